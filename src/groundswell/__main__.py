@@ -1,0 +1,6 @@
+"""``python -m groundswell``."""
+
+from groundswell.cli.app import main
+
+if __name__ == "__main__":
+    main()

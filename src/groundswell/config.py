@@ -1,0 +1,182 @@
+"""Settings: strict schemas, recipes in YAML, ``a.b=c`` overrides, and where each value came from.
+
+A schema is a frozen pydantic model that refuses unknown keys. The order of settings, later wins: defaults of the
+schema, recipe, ``--config`` files, trailing ``a.b=c``, flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from groundswell.errors import ConfigError, did_you_mean
+
+
+class Settings(BaseModel):
+    """Base of every schema: frozen, strict about keys, defaults validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
+Origins = dict[str, str]
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that ship with the package."""
+    folder = resources.files("groundswell") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
+    """The contents of a recipe and the text it was read from, by shipped name or by path.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such recipe, or it is not a YAML mapping.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        if not path.is_file():
+            raise ConfigError("no such recipe file", where=path)
+        text = path.read_text(encoding="utf-8")
+    else:
+        known = recipe_names()
+        if str(name_or_path) not in known:
+            raise ConfigError(
+                f"no recipe is called {str(name_or_path)!r}",
+                fix=f"{did_you_mean(str(name_or_path), known)} (groundswell list recipes), or give a .yaml file",
+            )
+        text = (resources.files("groundswell") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    return parse_yaml(text, where=str(name_or_path)), text
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """A YAML mapping as a dictionary; an empty document is an empty mapping."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("a settings file is not valid YAML", where=where, why=str(error)) from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError("a settings file must hold a mapping of keys to values", where=where)
+    return value
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """``a.b=c`` as the path ``[a, b]`` and the YAML value ``c``."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"{text!r} is not a setting", fix="write key=value, for example optimiser.lr=0.001")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {key} is not valid YAML", where=text, why=str(error)) from error
+    return key.strip().split("."), parsed
+
+
+def _merge(base: dict[str, Any], new: Mapping[str, Any], origin: str, origins: Origins, path: str = "") -> None:
+    for key, value in new.items():
+        where = f"{path}{key}"
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value, origin, origins, where + ".")
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+            for name, _ in flatten({key: value}, path):
+                origins[name] = origin
+
+
+def flatten(values: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as ``("a.b", value)`` pairs."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat += flatten(value, f"{path}{key}.")
+        else:
+            flat.append((f"{path}{key}", value))
+    return flat
+
+
+def resolve(
+    schema: type[S],
+    layers: Iterable[tuple[str, Mapping[str, Any]]] = (),
+    overrides: Iterable[str] = (),
+) -> tuple[S, Origins]:
+    """Merge layers of settings into a validated schema.
+
+    Parameters
+    ----------
+    schema : type[Settings]
+    layers : iterable of (origin, mapping)
+        Earlier first, for example ``("recipe demo", {...})``; later wins.
+    overrides : iterable of str
+        ``a.b=c`` texts, which win over the layers.
+
+    Returns
+    -------
+    settings : Settings
+    origins : dict
+        For every leaf of the settings, where its value came from (``default`` where nothing set it).
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key (with a suggestion) or a bad value (with what is allowed).
+    """
+    merged: dict[str, Any] = {}
+    origins: Origins = {}
+    for origin, layer in layers:
+        _merge(merged, layer, origin, origins)
+    for text in overrides:
+        path, value = parse_override(text)
+        nested: dict[str, Any] = {path[-1]: value}
+        for key in reversed(path[:-1]):
+            nested = {key: nested}
+        _merge(merged, nested, "command line", origins)
+    settings = validate(schema, merged)
+    complete = {name: origins.get(name, "default") for name, _ in flatten(settings.model_dump(mode="json"))}
+    return settings, complete
+
+
+def validate(schema: type[S], values: Mapping[str, Any]) -> S:
+    """``values`` as ``schema``; the first fault becomes a `ConfigError` that names the key."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"unknown setting {name!r}", fix=did_you_mean(str(first["loc"][-1]), _known(schema, first["loc"][:-1]))
+            ) from error
+        raise ConfigError(
+            f"bad value for the setting {name!r}", where=repr(first.get("input")), why=first["msg"]
+        ) from error
+
+
+def _known(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that a schema knows at a path (all keys below it where the path leads through a union)."""
+    models = [schema]
+    for part in path:
+        inner = [m.model_fields[str(part)].annotation for m in models if str(part) in m.model_fields]
+        found = [model for annotation in inner for model in _models_in(annotation)]
+        models = found or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Settings as YAML text, in their own order."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,108 @@
+"""Files that are whole or absent: write beside, flush, fsync, rename, fsync the folder.
+
+A killed process leaves at most a ``*.tmp`` file behind, which readers ignore and the next writer replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from groundswell.errors import DataError, GroundswellError
+
+TEMPORARY = ".tmp"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable (a no-op where folders cannot be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of ``path`` only when the block ends without an error.
+
+    Raises
+    ------
+    GroundswellError
+        When the disk refuses (no space, no permission, an I/O error). What stood at ``path`` before still stands.
+    """
+    target = Path(path)
+    temporary = target.with_name(target.name + TEMPORARY)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)  # noqa: PTH105 - the one call whose atomicity all else rests on
+        sync_folder(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise GroundswellError(
+            "could not write a file",
+            where=target,
+            why=error.strerror or str(error),
+            fix="free some space or choose another folder, then run the same command again: "
+            "what was written before is whole and is kept",
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, whole or not at all."""
+    with replacing(path) as handle:
+        handle.write(content)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file (sorted keys, two-space indent, NaN refused), whole or not at all."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=str)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_with(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let ``write(handle)`` fill a file that replaces ``path`` whole or not at all."""
+    with replacing(path) as handle:
+        write(handle)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("a file is missing", where=path) from error
+    except (ValueError, OSError) as error:
+        raise DataError("a file could not be read as JSON", where=path, why=str(error)) from error
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex SHA-256 of a JSON-able value, independent of key order: names settings, not files."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

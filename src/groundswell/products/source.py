@@ -1,0 +1,41 @@
+"""Where imagettes come from: what an image folder, a product and the simulator have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from groundswell.physics.imagette import Channel, Imagette
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An item that was set aside, with its reason; it is counted and listed, never dropped silently."""
+
+    id: str
+    reason: str
+
+
+class Source(Protocol):
+    """A finite, ordered set of imagettes that can be read in any order, any number of times.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+        What `read` returns, the same for every item.
+    mask_names : tuple of str
+        The masks an item may carry.
+    description : dict
+        JSON-able settings that determine every pixel; two sources with equal descriptions give equal archives.
+    """
+
+    channels: tuple[Channel, ...]
+    mask_names: tuple[str, ...]
+    description: dict[str, Any]
+
+    def ids(self) -> Sequence[str]:
+        """The id of every item, sorted; known without reading pixels."""
+
+    def read(self, ids: Sequence[str]) -> list[Imagette | Rejected]:
+        """The items asked for, in that order; the result does not depend on how a batch was split."""
