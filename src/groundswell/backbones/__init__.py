@@ -1,0 +1,95 @@
+"""Networks from images to features: ResNet and Vision Transformer."""
+
+from __future__ import annotations
+
+from typing import Literal, Self, get_args
+
+import torch
+from pydantic import Field, model_validator
+
+from groundswell.backbones.base import Backbone, Features
+from groundswell.backbones.resnet import BasicBlock, Bottleneck, ResNet, Stem
+from groundswell.backbones.vit import VisionTransformer
+from groundswell.config import Settings
+
+__all__ = [
+    "Backbone",
+    "BackboneSettings",
+    "Features",
+    "ResNet",
+    "VisionTransformer",
+    "backbone_names",
+    "build_backbone",
+]
+
+Name = Literal["resnet18", "resnet50", "vit-ti/8", "vit-ti/16", "vit-s/8", "vit-s/16", "vit-b/8", "vit-b/16"]
+
+VIT_SIZES = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12)}  # dim, depth, heads (DeiT, DINO)
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+def backbone_names() -> list[str]:
+    """The architectures that can be built."""
+    return list(get_args(Name))
+
+
+class BackboneSettings(Settings):
+    """Which network.
+
+    Attributes
+    ----------
+    name : str
+        ``resnet18``, ``resnet50``, or ``vit-{ti,s,b}/{8,16}`` (size / patch in px).
+    width : int
+        ResNet: channels of the first stage (64 is the paper's).
+    stem : "imagenet" or "small"
+        ResNet: 7x7 convolution of stride 2 and max pooling, or 3x3 of stride 1 without pooling, for small chips.
+    registers : int
+        ViT: extra tokens.
+    image_size : int
+        ViT: px that the position table is made for; other sizes interpolate it.
+    """
+
+    name: Name = "resnet18"
+    width: int = Field(64, ge=4, le=1024)
+    stem: Stem = "imagenet"
+    registers: int = Field(0, ge=0, le=64)
+    image_size: int = Field(256, ge=8)
+
+    @model_validator(mode="after")
+    def _settings_of_the_other_family(self) -> Self:
+        ours = {"registers", "image_size"} if self.name.startswith("vit") else {"width", "stem"}
+        foreign = {"width", "stem", "registers", "image_size"} - ours
+        for field in sorted(foreign & self.model_fields_set):
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"{field} means nothing for {self.name}: remove it")
+        return self
+
+
+def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> Backbone:
+    """A freshly drawn backbone: the same weights for the same settings, channels and seed, on any machine.
+
+    The global random state of torch is left as it was.
+
+    Raises
+    ------
+    ModelError
+        When the patches of a ViT do not tile ``image_size``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # constructors of torch draw weights of their own: thrown away below
+        if settings.name in RESNETS:
+            block, depths = RESNETS[settings.name]
+            network: ResNet | VisionTransformer = ResNet(block, depths, in_channels, settings.width, settings.stem)
+        else:
+            size, patch = settings.name.removeprefix("vit-").split("/")
+            dim, depth, heads = VIT_SIZES[size]
+            network = VisionTransformer(
+                dim, depth, heads, int(patch), in_channels, settings.image_size, settings.registers
+            )
+    with torch.no_grad():
+        network.initialise(generator)
+    return network

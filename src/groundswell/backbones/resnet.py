@@ -1,0 +1,126 @@
+"""ResNet-18 and ResNet-50 (He et al. 2016, arXiv 1512.03385), with any base width and number of channels.
+
+The stride of a bottleneck sits on its 3x3 convolution, as in torchvision and transformers, and parameters carry the
+names of torchvision (``conv1``, ``layer1.0.bn2``, ``layer2.0.downsample.0``), so that published weights fit.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from groundswell.backbones.base import Backbone, Features
+
+Stem = Literal["imagenet", "small"]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: ``[N, C, H, W]`` to ``[N, width, H / stride, W / stride]``."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut: ``[N, C, H, W]`` to ``[N, 4 width, H / stride, W / stride]``."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = width * self.expansion
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.downsample = _shortcut(channels, out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
+    if channels == out and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+
+class ResNet(Backbone):
+    """A residual network; ``pooled`` is the mean of ``spatial``.
+
+    Parameters
+    ----------
+    block : BasicBlock or Bottleneck
+    depths : tuple of int
+        Blocks in each of the four stages.
+    in_channels : int
+    width : int
+        Channels of the first stage's 3x3 convolutions (64 in the paper); the features have 8 (basic) or 32
+        (bottleneck) times as many.
+    stem : "imagenet" or "small"
+        "imagenet": 7x7 convolution of stride 2, then 3x3 max pooling of stride 2: features at 1/32 of the image.
+        "small" (ours, for chips of 32 to 128 px): 3x3 convolution of stride 1, no pooling: features at 1/8.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        in_channels: int,
+        width: int = 64,
+        stem: Stem = "imagenet",
+    ) -> None:
+        super().__init__(8 * width * block.expansion, in_channels)
+        self.stem = stem
+        size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = nn.Conv2d(in_channels, width, size, stride, size // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        channels, stages = width, []
+        for index, depth in enumerate(depths):
+            planes = width * 2**index
+            blocks: list[nn.Module] = []
+            for position in range(depth):
+                blocks.append(block(channels, planes, stride=2 if index and position == 0 else 1))
+                channels = planes * block.expansion
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+
+    def initialise(self, generator: Generator) -> None:
+        """Draw fresh weights: He normal on the fan out (He et al. 2015, arXiv 1502.01852), norms to the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+
+    def forward(self, images: Tensor) -> Features:
+        """Features of normalised images, float ``[N, C, H, W]``.
+
+        Raises
+        ------
+        ModelError
+            For another number of channels.
+        """
+        self.check(images)
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        if self.stem == "imagenet":
+            x = F.max_pool2d(x, 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return Features(x.mean((2, 3)), x)

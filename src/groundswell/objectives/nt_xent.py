@@ -1,0 +1,32 @@
+"""The contrastive objective of SimCLR."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    r"""Normalised temperature-scaled cross-entropy of two views (Chen et al. 2020, arXiv 2002.05709, eq. 1).
+
+    With z = h / |h| over all 2N rows and s_ij = z_i . z_j / t, the mean over the 2N rows i, whose other view is p(i),
+    of  -s_ip(i) + log sum_{j != i} exp s_ij.  (The authors' code adds the means of the two views: twice this.)
+
+    Parameters
+    ----------
+    first, second : float [N, D]
+        Projections of the two views; row i of both is the same image. Any scale: rows are normalised.
+    temperature : float
+
+    Returns
+    -------
+    float scalar, at least float32; ln(2N - 1) where all rows are equal.
+    """
+    rows = torch.cat([first, second])
+    with torch.autocast(rows.device.type, enabled=False):  # similarities and softmax stay in full precision
+        rows = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+        similarity = rows @ rows.T / temperature
+        similarity.fill_diagonal_(-torch.inf)  # in fp32: no finite stand-in that a half could overflow
+        other = torch.arange(len(rows), device=rows.device).roll(len(first))
+        return F.cross_entropy(similarity, other)
