@@ -54,10 +54,10 @@ class BackboneSettings(Settings):
     """
 
     name: Name = "resnet18"
-    width: int = Field(64, ge=4, le=1024)
+    width: int = Field(default=64, ge=4, le=1024)
     stem: Stem = "imagenet"
-    registers: int = Field(0, ge=0, le=64)
-    image_size: int = Field(256, ge=8)
+    registers: int = Field(default=0, ge=0, le=64)
+    image_size: int = Field(default=256, ge=8)
 
     @model_validator(mode="after")
     def _settings_of_the_other_family(self) -> Self:
