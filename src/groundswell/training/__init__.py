@@ -1,0 +1,1 @@
+"""Pretraining: the recipe, the loop, and what keeps a long run safe."""

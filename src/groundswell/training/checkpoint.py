@@ -1,0 +1,139 @@
+"""Checkpoints that are whole or absent, and that know when a disk has bent them.
+
+``checkpoints/step-00000120.pt`` holds the state (``torch.save``, read back with ``weights_only=True``: a damaged or
+malicious file cannot run code); ``step-00000120.json`` beside it holds its size and SHA-256 and is written last: it
+is the commit record, and a ``.pt`` without one does not exist. ``best.json`` names the checkpoint with the best
+monitor score, which is never pruned. The last checkpoint is the one with the highest step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundswell import files
+from groundswell.errors import DataError, ModelError
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Any]
+DAMAGED = ".damaged"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes
+    ----------
+    folder : Path
+    keep : int
+        How many of the newest to keep (the best is kept besides).
+    """
+
+    folder: Path
+    keep: int = 2
+
+    def save(self, step: int, state: State) -> Path:
+        """Write the state at ``step``, then drop what is older than the newest ``keep``.
+
+        Raises
+        ------
+        GroundswellError
+            When the disk refuses; what was saved before still stands.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        path = self._path(step)
+        # A commit record left by an earlier life of the run must not vouch for new bytes, nor the other way round.
+        path.with_suffix(".json").unlink(missing_ok=True)
+        files.write_with(path, lambda handle: handle.write(content))
+        record = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files.write_json(path.with_suffix(".json"), record)
+        self._prune()
+        return path
+
+    def steps(self) -> list[int]:
+        """The steps that have a commit record, oldest first."""
+        return sorted(int(p.stem.removeprefix("step-")) for p in self.folder.glob("step-*.json"))
+
+    def newest(self) -> tuple[Path, State] | None:
+        """The newest checkpoint that is whole; None where there is none at all.
+
+        A damaged one is set aside under another name and said so in the log, and the one before it is taken.
+
+        Raises
+        ------
+        ModelError
+            When there are checkpoints and all are damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self._path(step)
+            try:
+                return path, read_checkpoint(path)
+            except (DataError, OSError) as error:
+                log.warning("the checkpoint %s is damaged and is set aside; trying the one before it. %s", path, error)
+                for part in (path, path.with_suffix(".json")):
+                    if part.exists():
+                        part.replace(part.with_name(part.name + DAMAGED))
+        if steps:
+            raise ModelError(
+                "every checkpoint of the run is damaged",
+                where=self.folder,
+                why="none has the size and the SHA-256 that were recorded when it was written",
+                fix="start again with --overwrite; check the disk",
+            )
+        return None
+
+    def best(self) -> tuple[int, float] | None:
+        """The step and the score of the best checkpoint so far."""
+        path = self.folder / "best.json"
+        if not path.exists():
+            return None
+        record = files.read_json(path)
+        return int(record["step"]), float(record["score"])
+
+    def mark_best(self, step: int, score: float) -> None:
+        """Keep the checkpoint of ``step`` as the best."""
+        files.write_json(self.folder / "best.json", {"step": step, "score": score})
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.pt"
+
+    def _prune(self) -> None:
+        best = self.best()
+        kept = {*self.steps()[-self.keep :], *([best[0]] if best else [])}
+        for step in set(self.steps()) - kept:
+            self._path(step).with_suffix(".json").unlink(missing_ok=True)  # the record first: then it is no more
+            self._path(step).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> State:
+    """The state in a checkpoint, after its size and SHA-256 have been compared with its commit record.
+
+    Raises
+    ------
+    ModelError
+        When the file is not what was written.
+    DataError
+        When the commit record is missing or unreadable.
+    """
+    record = files.read_json(path.with_suffix(".json"))
+    content = path.read_bytes()
+    if not isinstance(record, dict) or hashlib.sha256(content).hexdigest() != record.get("sha256"):
+        raise ModelError(
+            "a checkpoint is damaged",
+            where=path,
+            why=f"its {len(content)} bytes do not have the SHA-256 recorded when it was written",
+            fix="--resume takes the checkpoint before it",
+        )
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state

@@ -1,0 +1,208 @@
+"""What a run leaves behind: settings, metrics, logs, checkpoints and the model, in one folder.
+
+recipe.yaml       the recipe as given
+resolved.yaml     every setting with its origin as a comment; itself a recipe
+metrics.jsonl     one JSON object a look; everything but ``timing`` is the same for an undisturbed and a resumed run
+events.*          the same for TensorBoard
+checkpoints/      see checkpoint.py
+model/            a model directory, written anew at each checkpoint
+run.log           what happened, with tracebacks
+environment.json  machine, versions and data, one entry for the start and each resumption
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+
+from groundswell import files
+from groundswell.config import Origins
+from groundswell.errors import UsageError
+from groundswell.training.precision import cpu_instructions
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready.
+
+        Raises
+        ------
+        UsageError
+            When it is not empty and neither ``resume`` nor ``overwrite`` was asked for, or both were.
+        """
+        if resume and overwrite:
+            raise UsageError("--resume and --overwrite exclude each other", fix="choose one")
+        if self.path.exists() and any(self.path.iterdir()):
+            if not any(self.path.glob("resolved.yaml*")):  # the first file of a run, or its torn beginning
+                raise UsageError(
+                    "the output folder is not empty and is not a run directory",
+                    where=self.path,
+                    fix="choose another folder: nothing is deleted that this program did not write",
+                )
+            if overwrite:
+                shutil.rmtree(self.path)
+            elif not resume:
+                raise UsageError(
+                    "the output folder already holds a run",
+                    where=self.path,
+                    fix="--resume continues it, --overwrite starts again",
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def write_settings(self, given: str, resolved: str) -> None:
+        """Keep the recipe as given and as resolved."""
+        files.write_bytes(self.path / "resolved.yaml", resolved.encode())
+        files.write_bytes(self.path / "recipe.yaml", given.encode())
+
+    def write_environment(self, details: Mapping[str, Any]) -> None:
+        """Append an entry for this process to ``environment.json``."""
+        path = self.path / "environment.json"
+        entries = files.read_json(path) if path.exists() else []
+        files.write_json(path, [*entries, environment() | dict(details)])
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Send log lines of the package to ``run.log``; an error that ends the block goes there with its traceback."""
+        package = logging.getLogger("groundswell")
+        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        before = package.level
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+        try:
+            yield
+        except BaseException:
+            log.exception("the run ended here")
+            raise
+        finally:
+            package.setLevel(before)
+            package.removeHandler(handler)
+            handler.close()
+
+
+class MetricsLog:
+    """``metrics.jsonl`` and TensorBoard events, continued after ``step`` as if nothing had happened.
+
+    Lines later than the checkpoint that a run resumes from, and a line torn by a kill, are dropped: the resumed run
+    writes them again.
+    """
+
+    def __init__(self, run: RunDirectory, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        rows = [row for row in read_metrics(run.metrics) if row["step"] <= step] if run.metrics.exists() else []
+        files.write_bytes(run.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._file = run.metrics.open("ab")
+        self._events: SummaryWriter = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
+
+    def write(self, row: Row) -> None:
+        """Append a row; it survives a kill of the process from here on."""
+        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        for name, value in {**row, **row.get("timing", {})}.items():
+            if isinstance(value, int | float) and name != "step":
+                self._events.add_scalar(name, value, row["step"])
+
+    def sync(self) -> None:
+        """Make the rows so far survive a power cut (before the checkpoint that counts on them)."""
+        os.fsync(self._file.fileno())
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close both."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(path: str | Path) -> list[Row]:
+    """The rows of a ``metrics.jsonl``; a last line torn by a kill is left out."""
+    rows = []
+    for line in Path(path).read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            break
+        rows.append(json.loads(line))
+    return rows
+
+
+def annotated_yaml(settings: Mapping[str, Any], origins: Origins) -> str:
+    """Settings as YAML with the origin of every value as a comment; reads back as the same settings."""
+    lines: list[tuple[str, str]] = []
+
+    def walk(values: Mapping[str, Any], path: str, indent: str) -> None:
+        for key, value in values.items():
+            name = f"{path}{key}"
+            if isinstance(value, Mapping) and value:
+                lines.append((f"{indent}{key}:", ""))
+                walk(value, name + ".", indent + "  ")
+            else:
+                text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+                text = text.removesuffix("\n").removesuffix("\n...")
+                lines.append((f"{indent}{key}: {text}", origins.get(name, "default")))
+
+    walk(settings, "", "")
+    width = min(max(len(text) for text, _ in lines), 60)
+    return "".join(f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a result depends on."""
+    packages = ("groundswell", "torch", "numpy", "pandas", "pyarrow", "safetensors", "pydantic")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_bfloat16": cpu_instructions(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Tensors, NumPy scalars and floats as plain JSON numbers; a number that is not finite as None."""
+    if isinstance(value, torch.Tensor | np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, 8) if np.isfinite(value) else None
+    return value

@@ -1,0 +1,116 @@
+"""Checkpoints: whole or absent, and a bent byte is seen."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundswell import files
+from groundswell.errors import GroundswellError, ModelError
+from groundswell.training.checkpoint import Checkpoints, read_checkpoint
+
+
+def state(value: float) -> dict[str, object]:
+    return {"weights": torch.full((300,), value), "position": [3, 4], "note": {"a": 1.5, "b": None}}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Checkpoints:
+    store = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in (10, 20):
+        store.save(step, state(step))
+    return store
+
+
+def test_what_is_saved_comes_back(store: Checkpoints) -> None:
+    found = store.newest()
+    assert found is not None
+    path, back = found
+    assert path.name == "step-00000020.pt"
+    assert torch.equal(back["weights"], torch.full((300,), 20.0))
+    assert back["position"] == [3, 4]
+    assert back["note"] == {"a": 1.5, "b": None}
+    assert Checkpoints(store.folder / "elsewhere").newest() is None
+
+
+@pytest.mark.parametrize("where", [0.0, 0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("how", ["truncate", "flip"])
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+    store: Checkpoints, where: float, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = store.folder / "step-00000020.pt"
+    content = bytearray(path.read_bytes())
+    offset = int(where * len(content))
+    if how == "truncate":
+        del content[offset:]
+    else:
+        content[offset] ^= 0x10
+    path.write_bytes(content)
+    found = store.newest()
+    assert found is not None
+    assert found[0].name == "step-00000010.pt"
+    assert float(found[1]["weights"][0]) == 10.0
+    assert "damaged" in caplog.text
+    assert str(path) in caplog.text
+    # Set aside for good: the run that goes on from 10 must not meet it again.
+    assert store.steps() == [10]
+
+
+def test_a_damaged_record_is_as_bad_as_a_damaged_checkpoint(store: Checkpoints) -> None:
+    (store.folder / "step-00000020.json").write_text('{"step": 20')
+    found = store.newest()
+    assert found is not None
+    assert found[0].name == "step-00000010.pt"
+
+
+def test_when_all_are_damaged_the_reader_is_told(store: Checkpoints) -> None:
+    for path in store.folder.glob("*.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(ModelError, match="every checkpoint") as caught:
+        store.newest()
+    assert "--overwrite" in (caught.value.fix or "")
+
+
+def test_a_file_without_its_record_does_not_exist(store: Checkpoints) -> None:
+    (store.folder / "step-00000020.json").unlink()  # as left by a kill between the two writes
+    assert store.steps() == [10]
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GroundswellError, match="could not write") as caught:
+        store.save(30, state(30))
+    assert "No space left" in (caught.value.why or "")
+    monkeypatch.undo()
+    assert store.steps() == [10, 20]
+    found = store.newest()
+    assert found is not None
+    assert float(found[1]["weights"][0]) == 20.0
+
+
+def test_the_newest_and_the_best_are_kept(store: Checkpoints) -> None:
+    store.mark_best(20, 0.75)
+    for step in (30, 40, 50):
+        store.save(step, state(step))
+    assert store.steps() == [20, 40, 50]
+    assert store.best() == (20, 0.75)
+    assert len(list(store.folder.glob("*.pt"))) == 3
+
+
+def test_code_in_a_checkpoint_is_not_run(store: Checkpoints) -> None:
+    class Gadget:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(store.folder / "pwned"),)
+
+    path = store.folder / "step-00000020.pt"
+    torch.save(Gadget(), path)
+    files.write_json(
+        path.with_suffix(".json"), {"step": 20, "sha256": files.sha256_file(path), "bytes": path.stat().st_size}
+    )
+    with pytest.raises(Exception, match=r"(?i)weights"):
+        read_checkpoint(path)
+    assert not (store.folder / "pwned").exists()

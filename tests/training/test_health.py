@@ -1,0 +1,75 @@
+"""The watch over a run: figures in closed form, and when it stops a run."""
+
+import math
+
+import pytest
+import torch
+
+from groundswell.errors import CollapsedError, DivergedError
+from groundswell.training.health import Health, HealthSettings, effective_rank, feature_spread
+
+
+def test_spread_is_one_on_the_even_sphere_and_zero_for_one_vector() -> None:
+    x = torch.randn(20000, 64, generator=torch.Generator().manual_seed(0))
+    # The mean of 64 deviations, each from 20,000 samples: relative standard error 1 / sqrt(2 * 20000) = 0.5 % at most.
+    assert feature_spread(x) == pytest.approx(1.0, abs=0.005)
+    assert feature_spread(7 * x) == pytest.approx(feature_spread(x), rel=1e-6)  # float32 rounding of the scaling
+    assert feature_spread(torch.ones(50, 64)) == 0.0
+    # Two antipodal points on one axis: that axis has deviation 1, the others 0: mean 1/64, times sqrt(64).
+    two = torch.zeros(10, 64)
+    two[:5, 3], two[5:, 3] = 1.0, -1.0
+    assert feature_spread(two) == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8)])
+def test_rank_of_equal_singular_values_is_their_number(shape: tuple[int, int]) -> None:
+    # p = 1/3 each: exp(ln 3) = 3; the 1e-7 of the definition moves it by 1e-6.
+    x = torch.zeros(shape)
+    for i in range(3):
+        x[i, i] = 5.0
+    assert effective_rank(x) == pytest.approx(3.0, abs=1e-4)
+
+
+def test_rank_equals_the_definition_by_svd() -> None:
+    x = torch.randn(40, 17, generator=torch.Generator().manual_seed(1)) @ torch.diag(torch.logspace(0, -3, 17))
+    sigma = torch.linalg.svdvals(x.double())
+    p = sigma / sigma.sum() + 1e-7
+    assert effective_rank(x) == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=1e-6)
+
+
+def test_rank_of_one_vector_and_of_nothing_is_one() -> None:
+    assert effective_rank(torch.ones(30, 10)) == pytest.approx(1.0, abs=1e-4)
+    assert effective_rank(torch.zeros(30, 10)) == 1.0
+
+
+HEALTHY = {"feature_spread": 0.7, "effective_rank": 40.0, "chance_ratio": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [({"feature_spread": 0.05}, "spread"), ({"effective_rank": 1.1}, "rank"), ({"chance_ratio": 1.0}, "chance")],
+)
+def test_a_collapse_is_stopped_after_patience_and_grace(fault: dict[str, float], reason: str) -> None:
+    health = Health(HealthSettings(grace=0.1, patience=2))
+    ill = HEALTHY | fault
+    assert health.judge_features(ill, 0.05, 1, "none") is None  # still in its grace
+    assert reason in (health.judge_features(ill, 0.2, 2, "none") or "")
+    assert health.judge_features(HEALTHY, 0.3, 3, "none") is None  # recovered: the count starts again
+    assert health.judge_features(ill, 0.4, 4, "none") is not None
+    with pytest.raises(CollapsedError) as caught:
+        health.judge_features(ill, 0.5, 5, "step-00000002.pt")
+    assert reason in (caught.value.why or "")
+    assert "step-00000002.pt" in (caught.value.where or "")
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, math.nan)])
+def test_steps_that_are_not_finite_are_skipped_and_then_stop_the_run(loss: float, norm: float) -> None:
+    health = Health(HealthSettings(max_skipped=2))
+    assert health.judge_step(1.0, 1.0, 0, "none")
+    assert not health.judge_step(loss, norm, 1, "none")
+    assert health.judge_step(1.0, 1.0, 2, "none")
+    assert not health.judge_step(loss, norm, 3, "none")
+    assert not health.judge_step(loss, norm, 4, "none")
+    with pytest.raises(DivergedError, match="diverged") as caught:
+        health.judge_step(loss, norm, 5, "step-00000003.pt")
+    assert "step-00000003.pt" in (caught.value.where or "")
