@@ -1,0 +1,1 @@
+"""From imagettes to vectors: preprocessing, encoder, model directory, embedding table."""

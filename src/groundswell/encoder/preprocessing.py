@@ -1,0 +1,343 @@
+"""From physical pixels to what a network sees: versioned, hashed, with the quantity of every channel declared.
+
+    select channels -> convert quantity -> [standardise] -> clip -> (x - offset) / scale -> fill -> size
+
+Encodings made under two hashes are not comparable, and every table carries the hash it was made under.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from groundswell.config import Settings
+from groundswell.errors import DataError, QuantityError
+from groundswell.files import digest
+from groundswell.physics.geometry import incidence_profile
+from groundswell.physics.imagette import Channel, Quantity
+from groundswell.physics.quantities import convert
+
+POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
+_NEEDS_INCIDENCE = {Quantity.SIGMA0, Quantity.SIGMA0_DB}  # to or from roughness_db
+
+DEFAULTS: dict[Quantity, dict[str, Any]] = {
+    # Clip and scale of the contract for ocean encoders: +-15 dB about the sea's own mean.
+    Quantity.ROUGHNESS_DB: {"clip": (-15.0, 15.0), "offset": 0.0, "scale": 7.5},
+    # Ours: from the noise floor to a bright ship, centred on a moderate sea.
+    Quantity.SIGMA0_DB: {"clip": (-35.0, 15.0), "offset": -10.0, "scale": 10.0},
+    Quantity.SIGMA0: {"clip": (-0.05, 1.0), "offset": 0.1, "scale": 0.2},
+    Quantity.RATIO: {"clip": (0.0, 50.0), "offset": 10.0, "scale": 10.0},
+    # Uncalibrated: the level means nothing, so each image is brought to zero mean and unit variance first; the
+    # upper bound is far out because targets are much brighter than their surroundings.
+    Quantity.AMPLITUDE: {"clip": (-4.0, 12.0), "offset": 0.0, "scale": 1.0, "standardise": True},
+    Quantity.QUICKLOOK: {"clip": (0.0, 255.0), "offset": 127.5, "scale": 127.5},
+}
+
+
+class ChannelInput(Settings):
+    """One channel that an encoder takes.
+
+    Attributes
+    ----------
+    name : str
+        ``VV``, ``VH``, ``intensity`` ...
+    quantity : Quantity
+        What the pixels must be, after conversion.
+    standardise : bool
+        Bring each image to zero mean and unit variance (over its valid pixels) before the clip: for quantities whose
+        level carries nothing. Clip, offset and scale are then in standard deviations.
+    clip : (low, high)
+    offset, scale : float
+        The network sees ``(clip(x) - offset) / scale``.
+    """
+
+    name: str
+    quantity: Quantity
+    standardise: bool = False
+    clip: tuple[float, float]
+    offset: float
+    scale: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.clip[0] < self.clip[1]:
+            raise ValueError("clip must be (low, high) with low < high")
+        return self
+
+
+class PreprocessingSettings(Settings):
+    """The preprocessing a recipe asks for; whatever is None comes from the archive or from the quantity's defaults.
+
+    Attributes
+    ----------
+    quantity : Quantity or None
+        Converted to where physics allows; None keeps the archive's own.
+    channels : tuple of str or None
+        Which channels, in which order; None takes all of the archive's.
+    size : int or None
+        Side of the square an encoder sees, px; None takes the smaller side of the archive's images.
+    standardise, clip, offset, scale
+        As in `ChannelInput`, for every channel.
+    """
+
+    quantity: Quantity | None = None
+    channels: tuple[str, ...] | None = None
+    size: int | None = Field(default=None, ge=8)
+    standardise: bool | None = None
+    clip: tuple[float, float] | None = None
+    offset: float | None = None
+    scale: float | None = Field(default=None, gt=0)
+
+    def resolve(
+        self, channels: Sequence[Channel], height: int, width: int, spacing_m: float | None = None
+    ) -> Preprocessing:
+        """The preprocessing for images of the given channels, size (px) and spacing (m).
+
+        Raises
+        ------
+        DataError
+            When a named channel is not there.
+        """
+        known = {c.name: c for c in channels}
+        names = list(known) if self.channels is None else list(self.channels)
+        for name in names:
+            if name not in known:
+                raise DataError(
+                    f"the archive has no channel {name!r}",
+                    why=f"its channels are {', '.join(known)}",
+                    fix="set preprocessing.channels to some of these",
+                )
+        given = {k: v for k in ("standardise", "clip", "offset", "scale") if (v := getattr(self, k)) is not None}
+        inputs = []
+        for name in names:
+            quantity = self.quantity or known[name].quantity
+            inputs.append(ChannelInput(name=name, quantity=quantity, **{**DEFAULTS[quantity], **given}))
+        return Preprocessing(channels=tuple(inputs), size=self.size or min(height, width), spacing_m=spacing_m)
+
+
+class Preprocessing(Settings):
+    """What happens to an imagette before the network sees it.
+
+    Attributes
+    ----------
+    version : int
+        Of this chain; raised whenever the same settings would give other numbers.
+    channels : tuple of ChannelInput
+    size : int
+        Side of the square that the network sees, px. Larger images are centre-cropped, smaller ones filled with the
+        median of their outer ring; nothing is ever resized.
+    spacing_m : float or None
+        Pixel spacing the encoder is made for; None where it is not known.
+    spacing_tolerance : float
+        Relative departure from ``spacing_m`` that is let through. It decides what is refused, not any number, so it
+        is no part of the hash.
+    """
+
+    version: Literal[1] = 1
+    channels: tuple[ChannelInput, ...] = Field(min_length=1)
+    size: int = Field(ge=8)
+    spacing_m: float | None = Field(default=None, gt=0)
+    spacing_tolerance: float = Field(default=0.1, ge=0)
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of everything that decides a number."""
+        return digest(self.model_dump(mode="json", exclude={"spacing_tolerance"}))
+
+    def __call__(
+        self,
+        pixels: NDArray[np.float32] | Tensor,
+        channels: Sequence[Channel],
+        rows: pd.DataFrame | None = None,
+    ) -> Tensor:
+        """`normalise`, then `fit`: physical ``[N, K, H, W]`` to float32 ``[N, C, size, size]``."""
+        return self.fit(self.normalise(pixels, channels, rows))
+
+    def normalise(
+        self,
+        pixels: NDArray[np.float32] | Tensor,
+        channels: Sequence[Channel],
+        rows: pd.DataFrame | None = None,
+    ) -> Tensor:
+        """Physical pixels to network units, at their own size.
+
+        Parameters
+        ----------
+        pixels : float32 [N, K, H, W]
+            In the quantities of ``channels``; NaN where there is no valid data.
+        channels : sequence of Channel, K
+        rows : DataFrame, N rows, optional
+            The catalogue rows of the images; their incidence (degrees) is needed to go to or from roughness,
+            their spacing (m) is checked.
+
+        Returns
+        -------
+        float32 [N, C, H, W] on the device of ``pixels``; finite everywhere.
+
+        Raises
+        ------
+        QuantityError
+            When a quantity is not the one declared and physics does not allow the conversion.
+        DataError
+            When a channel is missing or the spacing is another.
+        """
+        if rows is not None:
+            self.check_spacing(rows)
+        planes = []
+        for wanted, position in zip(self.channels, self.match(channels), strict=True):
+            plane = pixels[:, position]
+            if channels[position].quantity != wanted.quantity:
+                plane = _converted(plane, channels[position], wanted, rows)
+            planes.append(torch.as_tensor(plane, dtype=torch.float32))
+        x = torch.stack(planes, dim=1)
+        x = torch.where(torch.isfinite(x), x, math.nan)
+        standardise = [c.standardise for c in self.channels]
+        if any(standardise):
+            on = torch.tensor(standardise, device=x.device)[None, :, None, None]
+            x = torch.where(on, standardised(x), x)
+        low, high, offset, scale = (
+            torch.tensor(values, dtype=torch.float32, device=x.device)[None, :, None, None]
+            for values in zip(*((*c.clip, c.offset, c.scale) for c in self.channels), strict=True)
+        )
+        x = (torch.minimum(torch.maximum(x, low), high) - offset) / scale
+        missing = torch.isnan(x)
+        if bool(missing.any()):
+            x = torch.where(missing, ring_median(x)[..., None, None], x)
+        return x
+
+    def fit(self, images: Tensor) -> Tensor:
+        """Normalised ``[N, C, H, W]`` to ``[N, C, size, size]``: centre crop, or fill with the ring's median."""
+        height, width = images.shape[-2:]
+        top, left = max(height - self.size, 0) // 2, max(width - self.size, 0) // 2
+        images = images[..., top : top + self.size, left : left + self.size]
+        rows, columns = self.size - images.shape[-2], self.size - images.shape[-1]
+        if not rows and not columns:
+            return images.contiguous()
+        edges = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        inside = F.pad(torch.ones_like(images[:1, :1], dtype=torch.bool), edges)
+        return torch.where(inside, F.pad(images, edges), ring_median(images)[..., None, None])
+
+    def match(self, channels: Sequence[Channel]) -> list[int]:
+        """For each channel the encoder takes, its position among ``channels``.
+
+        By name; or in order where the counts agree and no polarisation would be taken for another one.
+
+        Raises
+        ------
+        DataError
+            When a channel is missing.
+        """
+        names = [c.name for c in channels]
+        wanted = [c.name for c in self.channels]
+        if set(wanted) <= set(names):
+            return [names.index(name) for name in wanted]
+        pairs = list(zip(names, wanted, strict=False))
+        if len(names) == len(wanted) and not any(a != b and {a, b} <= POLARISATIONS for a, b in pairs):
+            return list(range(len(wanted)))
+        raise DataError(
+            f"the encoder takes the channels {', '.join(wanted)}; the images have {', '.join(names)}",
+            why="a missing polarisation cannot be made from another",
+            fix="ingest the channels the encoder needs, or use an encoder made for these",
+        )
+
+    def check_spacing(self, rows: pd.DataFrame) -> None:
+        """Raise `DataError` where a known pixel spacing (m) is off by more than the tolerance."""
+        if self.spacing_m is None or not math.isfinite(self.spacing_tolerance):
+            return
+        for column in ("range_spacing_m", "azimuth_spacing_m"):
+            if column not in rows:
+                continue
+            spacing = rows[column].to_numpy(dtype=np.float64, na_value=np.nan)
+            with np.errstate(invalid="ignore"):
+                off = np.abs(spacing / self.spacing_m - 1.0) > self.spacing_tolerance
+            if off.any():
+                first = int(np.flatnonzero(off)[0])
+                raise DataError(
+                    f"the encoder is made for a pixel spacing of {self.spacing_m:g} m",
+                    where=f"{column} of {_name(rows, first)}: {spacing[first]:g} m ({int(off.sum())} such)",
+                    why="the same sea at another spacing has other wavelengths in pixels",
+                    fix=f"ingest at that spacing (groundswell ingest ... --spacing {self.spacing_m:g}), or pass "
+                    "--spacing-tolerance inf if you mean it",
+                )
+
+
+def _name(rows: pd.DataFrame, position: int) -> str:
+    return str(rows["id"].iloc[position]) if "id" in rows else f"image {position}"
+
+
+def _converted(
+    plane: NDArray[np.float32] | Tensor, given: Channel, wanted: ChannelInput, rows: pd.DataFrame | None
+) -> NDArray[np.float32] | Tensor:
+    """One channel ``[N, H, W]`` in the quantity wanted."""
+    incidence = None
+    if (Quantity.ROUGHNESS_DB in (given.quantity, wanted.quantity)) and (
+        {given.quantity, wanted.quantity} & _NEEDS_INCIDENCE
+    ):
+        incidence = incidence_of(rows, plane.shape[-1])
+    if isinstance(plane, Tensor):
+        converted = convert(plane.cpu().numpy(), given.quantity, wanted.quantity, incidence)
+        return torch.as_tensor(converted, device=plane.device)
+    return convert(plane, given.quantity, wanted.quantity, incidence)
+
+
+def incidence_of(rows: pd.DataFrame | None, width: int) -> NDArray[np.float64]:
+    """Incidence (degrees) of every column, float64 ``[N, W]``, from the near and far incidence of catalogue rows.
+
+    Raises
+    ------
+    QuantityError
+        Where either is unknown.
+    """
+    columns = ["incidence_near_deg", "incidence_far_deg"]
+    why = "the sea's mean backscatter depends on the incidence of each column"
+    fix = "give the columns incidence_near_deg and incidence_far_deg in the labels file when ingesting, "
+    fix += "or use an encoder that takes the quantity the archive has"
+    if rows is None or not set(columns) <= set(rows.columns):
+        raise QuantityError("converting to or from roughness needs the incidence", why=why, fix=fix)
+    near, far = (rows[c].to_numpy(dtype=np.float64, na_value=np.nan) for c in columns)
+    unknown = np.isnan(near + far)
+    if unknown.any():
+        first = _name(rows, int(np.flatnonzero(unknown)[0]))
+        raise QuantityError(
+            "converting to or from roughness needs the incidence",
+            where=f"{first} ({int(unknown.sum())} of {len(rows)} images)",
+            why=why,
+            fix=fix,
+        )
+    return incidence_profile(near, far, width)
+
+
+def standardised(images: Tensor) -> Tensor:
+    """``[N, C, H, W]`` with zero mean and unit variance per image and channel, over pixels that are not NaN."""
+    valid = ~torch.isnan(images)
+    count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
+    filled = torch.where(valid, images, 0.0).double()  # 8-bit or raw DN: float32 sums would lose digits
+    mean = filled.sum((-2, -1), keepdim=True) / count
+    centred = torch.where(valid, images.double() - mean, 0.0)
+    deviation = torch.sqrt(centred.square().sum((-2, -1), keepdim=True) / count)
+    scaled = (images.double() - mean) / deviation.clamp(min=1e-6 * mean.abs().clamp(min=1e-6))
+    return scaled.to(images.dtype)
+
+
+def ring_median(images: Tensor) -> Tensor:
+    """Median ``[N, C]`` of the outer ring (a sixteenth of the shorter side) of ``[N, C, H, W]``, NaN left out.
+
+    Where the ring holds no number, the median of the whole image; where that holds none either, 0.
+    """
+    height, width = images.shape[-2:]
+    depth = max(1, min(height, width) // 16)
+    ring = torch.ones(height, width, dtype=torch.bool, device=images.device)
+    ring[depth : height - depth, depth : width - depth] = False
+    median = images[..., ring].nanmedian(dim=-1).values
+    if bool(torch.isnan(median).any()):
+        median = torch.where(torch.isnan(median), images.flatten(-2).nanmedian(dim=-1).values, median)
+    return torch.nan_to_num(median)
