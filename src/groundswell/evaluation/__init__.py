@@ -1,0 +1,1 @@
+"""Probes of embedding tables: neighbours and linear heads, splits, scores, intervals, controls."""
