@@ -15,11 +15,11 @@ def write_card(
     encoder: Encoder,
     data: Sequence[DataUsed],
     metrics: Mapping[str, Any] | None,
-    transformers_class: str | None,
+    native: Mapping[str, Any] | None,
 ) -> str:
     """The card of an encoder as Markdown with YAML front matter.
 
-    ``data`` is what it was trained on, ``transformers_class`` the class that loads the weights, where there is one.
+    ``data`` is what it was trained on, ``native`` the configuration of the transformers class that loads the weights.
     """
     front = {
         "library_name": "groundswell",
@@ -37,7 +37,7 @@ def write_card(
         f"An encoder of SAR images: {encoder.settings.name}, embeddings of {encoder.dim} numbers.",
         _data(data),
         _input(encoder),
-        _use(transformers_class),
+        _use(native),
     ]
     if metrics:
         rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in metrics.items() if _is_number(value))
@@ -73,14 +73,18 @@ def _input(encoder: Encoder) -> str:
     )
 
 
-def _use(transformers_class: str | None) -> str:
+def _use(native: Mapping[str, Any] | None) -> str:
     text = (
         "## Use\n\n```python\nimport groundswell\n\nencoder = groundswell.load('path/to/this/folder')\n"
         "vectors = encoder.encode(groundswell.open_archive('archive'))  # float32 [N, D]\n```"
     )
-    if transformers_class:
-        return f"{text}\n\nThe weights also load as `transformers.{transformers_class}` (`AutoModel.from_pretrained`)."
-    return f"{text}\n\nThis architecture has no counterpart in transformers; only groundswell loads it."
+    if native is None:
+        return f"{text}\n\nThis architecture has no counterpart in transformers; only groundswell loads it."
+    pooled = "pooler_output[..., 0, 0]" if native["model_type"] == "resnet" else "last_hidden_state[:, 0]"
+    return (
+        f"{text}\n\nThe weights also load with `transformers.AutoModel.from_pretrained` "
+        f"(`{native['architectures'][0]}`); give it images scaled as above, the embedding is `{pooled}`."
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from groundswell.backbones import BackboneSettings, build_backbone
+from groundswell.backbones.transformers_keys import transformers_config
 from groundswell.config import to_yaml, validate
 from groundswell.encoder.card import write_card
 from groundswell.encoder.encoder import Encoder
-from groundswell.encoder.layout import read_weights, transformers_config, write_weights
+from groundswell.encoder.layout import read_weights, write_weights
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.encoder.provenance import DataUsed
 from groundswell.errors import ConfigError, DataError, GroundswellError, ModelError
@@ -63,12 +64,12 @@ def save_model(
         raise ModelError(
             "will not replace what is not a model directory", where=target, fix="choose another folder for the model"
         )
-    native, transformers_class = transformers_config(encoder.settings, encoder.backbone)
+    native = transformers_config(encoder.settings, encoder.backbone.in_channels)
     with _replacing_folder(target) as folder:
         write_weights(encoder.backbone, encoder.settings, folder / WEIGHTS)
         preprocessing = encoder.preprocessing.model_dump(mode="json")
         write_json(folder / PREPROCESSING, {**preprocessing, "hash": encoder.preprocessing.hash})
-        write_bytes(folder / "README.md", write_card(encoder, data, metrics, transformers_class).encode())
+        write_bytes(folder / "README.md", write_card(encoder, data, metrics, native).encode())
         if training is not None:
             write_bytes(folder / "training.yaml", to_yaml(training).encode())
         if metrics is not None:
@@ -76,12 +77,12 @@ def save_model(
         ours: dict[str, Any] = {
             "format": FORMAT,
             "name": encoder.name,
-            "layout": "transformers" if transformers_class else "groundswell",
+            "layout": "transformers" if native else "groundswell",
             "backbone": encoder.settings.model_dump(mode="json", exclude_defaults=True),
             "data": [d.to_json() for d in data],
             "files": {name: sha256_file(folder / name) for name in (WEIGHTS, PREPROCESSING)},
         }
-        config = {**native, "groundswell": ours}
+        config = {**(native or {}), "groundswell": ours}
         ours["digest"] = digest(config)
         write_json(folder / CONFIG, config)
     return target

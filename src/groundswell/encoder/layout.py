@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from groundswell.backbones import Backbone, BackboneSettings
+from groundswell.backbones.transformers_keys import from_transformers, to_transformers, transformers_config
 from groundswell.errors import ModelError
 from groundswell.files import write_bytes
 
 
-def transformers_config(settings: BackboneSettings, backbone: Backbone) -> tuple[dict[str, Any], str | None]:
-    """The ``config.json`` of transformers for a backbone, and the class that reads it (None: there is none)."""
-    return {}, None
-
-
 def write_weights(backbone: Backbone, settings: BackboneSettings, path: Path) -> None:
-    """Write the weights as safetensors."""
+    """Write the weights of a backbone as safetensors."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    config = transformers_config(settings, backbone.in_channels)
+    if config:
+        state = to_transformers(state, config["model_type"])
     write_bytes(path, save(state, metadata={"format": "pt"}))
 
 
@@ -32,9 +30,11 @@ def read_weights(backbone: Backbone, settings: BackboneSettings, path: Path) -> 
     ModelError
         When the file is damaged or holds the weights of another architecture.
     """
+    config = transformers_config(settings, backbone.in_channels)
     try:
-        backbone.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        state = load_file(path)
+        backbone.load_state_dict(from_transformers(state, config["model_type"]) if config else state)
+    except (SafetensorError, RuntimeError, ModelError) as error:
         raise ModelError(
             "the weights do not fit the architecture that config.json names",
             where=path,
