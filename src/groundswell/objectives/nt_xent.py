@@ -23,8 +23,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     -------
     float scalar, at least float32; ln(2N - 1) where all rows are equal.
     """
-    rows = torch.cat([first, second])
-    with torch.autocast(rows.device.type, enabled=False):  # similarities and softmax stay in full precision
+    with torch.autocast(first.device.type, enabled=False):  # similarities and softmax stay in full precision
+        rows = torch.cat([first, second])
         rows = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
         similarity = rows @ rows.T / temperature
         similarity.fill_diagonal_(-torch.inf)  # in fp32: no finite stand-in that a half could overflow

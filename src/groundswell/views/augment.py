@@ -130,16 +130,16 @@ class Inversion(Operation):
 class Speckle(Operation):
     """Fresh multiplicative speckle: the intensity times a gamma variable of mean 1 and ``looks`` looks (log-uniform).
 
-    The gamma variable is the cube of a normal one (Wilson and Hilferty 1931, PNAS 17:684), exact to 1 % in mean and
-    standard deviation, in dB, from 2 looks on.
+    The gamma variable is the cube of a normal one (Wilson and Hilferty 1931, PNAS 17:684), in dB, mean and standard
+    deviation are right to 1.2 % of the standard deviation at 3 looks, to 0.1 % from 10 looks on.
     """
 
     looks: Range = (10.0, 100.0)
 
     @model_validator(mode="after")
     def _enough_looks(self) -> Self:
-        if not 2 <= self.looks[0] <= self.looks[1]:
-            raise ValueError("looks must be (low, high) with 2 <= low <= high")
+        if not 3 <= self.looks[0] <= self.looks[1]:
+            raise ValueError("looks must be (low, high) with 3 <= low <= high")
         return self
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:

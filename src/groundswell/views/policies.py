@@ -15,7 +15,11 @@ from groundswell.views.augment import Contrast, Erasing, Gain, Inversion, Mixup,
 from groundswell.views.crops import Geometry, affine_maps, resample
 from groundswell.views.filters import Blur, Notch, Sharpness
 
-ORDER = ("mixup", "gain", "contrast", "inversion", "blur", "sharpness", "notch", "speckle", "noise", "erasing")
+ORDER = ("gain", "contrast", "inversion", "blur", "sharpness", "notch", "speckle", "noise", "erasing")
+
+# Pixels of the views worked on at a time: 4 MB stays near a core, and keeps the temporaries of large views small.
+CPU_CHUNK = 1 << 20
+GPU_CHUNK = 1 << 27
 
 # Ours, plain settings: what a recipe writes beside `policy` wins over them.
 POLICIES: dict[str, dict[str, Any]] = {
@@ -101,7 +105,7 @@ class ViewPolicy:
         self.settings = settings
         self.size = size
         self.scale = PixelScale(settings.pixels, settings.unit_db, settings.zero)
-        steps: list[Operation] = [getattr(settings, name) for name in ORDER]
+        steps: list[Operation] = [getattr(settings, name) for name in ORDER]  # mixup comes before them
         self.operations = tuple(step for step in steps if step.p > 0)
 
     @torch.no_grad()
@@ -129,11 +133,20 @@ class ViewPolicy:
             raise UsageError("every image needs one key", where=f"{len(images)} images, {len(keys)} keys")
         keys = keys.cpu()
         maps = affine_maps(self.settings.geometry, keys, images.shape[2], images.shape[3])
-        views = resample(images, maps, self.size)
-        for operation in self.operations:
-            views = operation(views, keys, self.scale)
+        views = images.new_empty(len(images), images.shape[1], self.size, self.size)
+        step = max(1, (CPU_CHUNK if images.device.type == "cpu" else GPU_CHUNK) // max(views[:1].numel(), 1))
+        parts = [slice(first, first + step) for first in range(0, len(images), step)]
+        for part in parts:
+            views[part] = resample(images[part], maps[part], self.size)
+        views = self.settings.mixup(views, keys, self.scale)  # before the batch is taken in parts
+        for part in parts:
+            changed = views[part]
+            for operation in self.operations:
+                changed = operation(changed, keys[part], self.scale)
+            views[part] = changed
         return views
 
     def unphysical_for(self) -> dict[str, tuple[str, ...]]:
         """Of each operation in use, the labels that it breaks (the docstring of `Geometry` tells of the cut)."""
-        return {type(op).__name__.lower(): op.unphysical_for for op in self.operations if op.unphysical_for}
+        used = [op for op in (self.settings.mixup, *self.operations) if op.p > 0]
+        return {type(op).__name__.lower(): op.unphysical_for for op in used if op.unphysical_for}
