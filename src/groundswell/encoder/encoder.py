@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,8 @@ from groundswell.errors import DataError, ModelError, QuantityError, UsageError
 from groundswell.files import digest
 from groundswell.physics.imagette import METADATA_FIELDS, Channel, Imagette, Quantity
 
-Source = Archive | NDArray[np.float32] | str | Path | Sequence[Imagette] | Sequence[str] | Sequence[Path]
-Batch = tuple[NDArray[np.float32], tuple[Channel, ...], pd.DataFrame | None]
+Source: TypeAlias = Archive | NDArray[np.float32] | str | Path | Sequence[Imagette] | Sequence[str] | Sequence[Path]
+Batch: TypeAlias = tuple[NDArray[np.float32], tuple[Channel, ...], pd.DataFrame | None]
 
 
 class Encoder:
@@ -208,7 +208,7 @@ class Encoder:
             return len(source), _array_batches(source, batch_size, self._array_channels(source, quantity))
         items: Sequence[object] = [source] if isinstance(source, str | Path) else source
         if all(isinstance(item, Imagette) for item in items):
-            return len(items), _imagette_batches(items, batch_size)  # type: ignore[arg-type]
+            return len(items), _imagette_batches(items, batch_size)
         from groundswell.products.images import read_image
 
         imagettes = [read_image(Path(str(item)), quantity=quantity) for item in items]

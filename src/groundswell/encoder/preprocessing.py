@@ -290,26 +290,32 @@ def _converted(
 
 
 def incidence_of(rows: pd.DataFrame | None, width: int) -> NDArray[np.float64]:
-    """Incidence (degrees) of every column, float64 ``[N, W]``, from the near and far incidence of catalogue rows.
+    """Incidence (degrees) of every column, float64 ``[N, W]``, from catalogue rows.
+
+    From the near and far incidence; a chip that knows only that of its centre has it in every column.
 
     Raises
     ------
     QuantityError
-        Where either is unknown.
+        Where neither is known.
     """
-    columns = ["incidence_near_deg", "incidence_far_deg"]
+    columns = ("incidence_near_deg", "incidence_far_deg", "incidence_deg")
     why = "the sea's mean backscatter depends on the incidence of each column"
-    fix = "give the columns incidence_near_deg and incidence_far_deg in the labels file when ingesting, "
-    fix += "or use an encoder that takes the quantity the archive has"
-    if rows is None or not set(columns) <= set(rows.columns):
+    fix = (
+        "give the columns incidence_near_deg and incidence_far_deg in the labels file when ingesting, "
+        "or use an encoder that takes the quantity the archive has"
+    )
+    if rows is None:
         raise QuantityError("converting to or from roughness needs the incidence", why=why, fix=fix)
-    near, far = (rows[c].to_numpy(dtype=np.float64, na_value=np.nan) for c in columns)
-    unknown = np.isnan(near + far)
-    if unknown.any():
-        first = _name(rows, int(np.flatnonzero(unknown)[0]))
+    unknown = np.full(len(rows), np.nan)
+    near, far, centre = (rows[c].to_numpy(dtype=np.float64, na_value=np.nan) if c in rows else unknown for c in columns)
+    both = np.isfinite(near + far)
+    near, far = np.where(both, near, centre), np.where(both, far, centre)
+    missing = np.isnan(near)
+    if missing.any():
         raise QuantityError(
             "converting to or from roughness needs the incidence",
-            where=f"{first} ({int(unknown.sum())} of {len(rows)} images)",
+            where=f"{_name(rows, int(np.flatnonzero(missing)[0]))} ({int(missing.sum())} of {len(rows)} images)",
             why=why,
             fix=fix,
         )
@@ -329,15 +335,12 @@ def standardised(images: Tensor) -> Tensor:
 
 
 def ring_median(images: Tensor) -> Tensor:
-    """Median ``[N, C]`` of the outer ring (a sixteenth of the shorter side) of ``[N, C, H, W]``, NaN left out.
+    """Median ``[N, C]`` of the outermost ring of pixels of ``[N, C, H, W]``, NaN left out.
 
     Where the ring holds no number, the median of the whole image; where that holds none either, 0.
     """
-    height, width = images.shape[-2:]
-    depth = max(1, min(height, width) // 16)
-    ring = torch.ones(height, width, dtype=torch.bool, device=images.device)
-    ring[depth : height - depth, depth : width - depth] = False
-    median = images[..., ring].nanmedian(dim=-1).values
+    ring = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], dim=-1)
+    median = ring.nanquantile(0.5, dim=-1)
     if bool(torch.isnan(median).any()):
         median = torch.where(torch.isnan(median), images.flatten(-2).nanmedian(dim=-1).values, median)
     return torch.nan_to_num(median)
