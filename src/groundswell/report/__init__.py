@@ -1,0 +1,1 @@
+"""The report: one self-contained HTML file from archives, runs, embedding tables and results."""
