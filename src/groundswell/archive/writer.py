@@ -1,0 +1,155 @@
+"""One shard on its way to disk: pixels and annotations first, the catalogue part, which commits it, last."""
+
+from __future__ import annotations
+
+import io
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundswell.archive.annotations import DUPLICATE, REJECTED, box_table, failure_table, write_table
+from groundswell.archive.catalogue import CommitRecord, FileRecord, Row, write_part
+from groundswell.archive.encoding import Codes, decode
+from groundswell.archive.schema import (
+    ArchiveSchema,
+    box_file,
+    catalogue_file,
+    failure_file,
+    mask_file,
+    shard_file,
+)
+from groundswell.archive.statistics import ChannelTally
+from groundswell.files import replacing, sha256_file
+from groundswell.physics.imagette import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An imagette ready to be stored: codes ``[C, H, W]``, masks uint8 ``[M, H, W]``, boxes, catalogue row."""
+
+    row: Row
+    codes: Codes
+    masks: NDArray[np.uint8]
+    boxes: list[Box]
+    dropped_boxes: int
+
+
+class _NpyRows:
+    """A ``.npy`` file written row by row; its header is put right once the number of rows is known."""
+
+    def __init__(self, handle: IO[bytes], dtype: str, row_shape: tuple[int, ...], planned: int) -> None:
+        self.handle, self.dtype, self.row_shape = handle, np.dtype(dtype), row_shape
+        self.rows = 0
+        self.header_bytes = len(self._header(planned))
+        handle.write(self._header(planned))
+
+    def _header(self, rows: int) -> bytes:
+        # numpy leaves room for a growing first axis, so that the header of fewer rows is as long.
+        text = io.BytesIO()
+        described = {"descr": self.dtype.str, "fortran_order": False, "shape": (rows, *self.row_shape)}
+        np.lib.format.write_array_header_1_0(text, described)
+        return text.getvalue()
+
+    def append(self, row: NDArray[Any]) -> None:
+        assert row.dtype == self.dtype and row.shape == self.row_shape  # noqa: PT018 - one condition of the format
+        self.handle.write(np.ascontiguousarray(row).data)
+        self.rows += 1
+
+    def finish(self) -> None:
+        header = self._header(self.rows)
+        assert len(header) == self.header_bytes
+        self.handle.seek(0)
+        self.handle.write(header)
+
+
+@dataclass
+class ShardWriter:
+    """Writes one shard; nothing of it counts before `commit` has returned.
+
+    Use as a context manager around `add` and `set_aside`, then call `commit`::
+
+        with ShardWriter(folder, schema, number, planned) as shard:
+            shard.add(prepared)
+        record = shard.commit()
+    """
+
+    folder: Path
+    schema: ArchiveSchema
+    number: int
+    planned: int
+    rows: list[Row] = field(default_factory=list)
+    boxes: list[tuple[str, Box]] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    dropped_boxes: int = 0
+
+    def __enter__(self) -> ShardWriter:
+        """Clear what a killed writer left of this shard, and open its files."""
+        for name in (box_file(self.number), failure_file(self.number)):
+            (self.folder / name).unlink(missing_ok=True)
+        size = (self.schema.height, self.schema.width)
+        self._stack = ExitStack()
+        pixels = self._stack.enter_context(replacing(self.folder / shard_file(self.number)))
+        self._pixels = _NpyRows(pixels, self.schema.dtype, (len(self.schema.channels), *size), self.planned)
+        self._masks = None
+        if self.schema.masks:
+            masks = self._stack.enter_context(replacing(self.folder / mask_file(self.number)))
+            self._masks = _NpyRows(masks, "uint8", (len(self.schema.masks), *size), self.planned)
+        self._tallies = [ChannelTally.empty(channel.quantity) for channel in self.schema.channels]
+        return self
+
+    def add(self, prepared: Prepared) -> None:
+        """Append one imagette."""
+        self._pixels.append(prepared.codes)
+        if self._masks is not None:
+            self._masks.append(prepared.masks)
+        values = decode(prepared.codes[None], self.schema.channels)[0]
+        for c, channel in enumerate(self.schema.channels):
+            self._tallies[c] = self._tallies[c].merge(ChannelTally.of(values[c], channel.quantity))
+        self.rows.append(prepared.row)
+        self.boxes += [(prepared.row.metadata.id, box) for box in prepared.boxes]
+        self.dropped_boxes += prepared.dropped_boxes
+
+    def set_aside(self, id_: str, kind: str, reason: str) -> None:
+        """Record an item that is not stored (``rejected`` or ``duplicate``), and why."""
+        self.failures.append((id_, kind, reason))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the pixel and mask files, or leave no trace of them after an error."""
+        if kind is None:
+            self._pixels.finish()
+            if self._masks is not None:
+                self._masks.finish()
+        self._stack.__exit__(kind, error, trace)
+
+    def commit(self) -> CommitRecord:
+        """Write boxes and failures, then the catalogue part."""
+        names = [shard_file(self.number)]
+        if self._masks is not None:
+            names.append(mask_file(self.number))
+        if self.boxes:
+            write_table(self.folder / box_file(self.number), box_table(self.boxes))
+            names.append(box_file(self.number))
+        if self.failures:
+            write_table(self.folder / failure_file(self.number), failure_table(self.failures))
+            names.append(failure_file(self.number))
+        record = CommitRecord(
+            shard=self.number,
+            rows=len(self.rows),
+            planned=self.planned,
+            rejected=sum(kind == REJECTED for _, kind, _ in self.failures),
+            duplicates=sum(kind == DUPLICATE for _, kind, _ in self.failures),
+            dropped_boxes=self.dropped_boxes,
+            files={
+                name: FileRecord((self.folder / name).stat().st_size, sha256_file(self.folder / name)) for name in names
+            },
+            tallies=tuple(self._tallies),
+        )
+        write_part(self.folder / catalogue_file(self.number), self.rows, record)
+        return record

@@ -1,0 +1,89 @@
+"""A small deterministic source: every item is a function of its id alone, with a few bad ones among them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from groundswell.physics.imagette import Box, Channel, Imagette, Metadata, Quantity
+from groundswell.products.source import Rejected
+
+
+@dataclass
+class FakeSource:
+    """``count`` imagettes of ``size``; ids in ``bad`` map to what is wrong: unreadable, nan, constant, small, twin."""
+
+    count: int = 20
+    size: tuple[int, int] = (12, 16)
+    seed: int = 0
+    quantity: Quantity = Quantity.QUICKLOOK
+    names: tuple[str, ...] = ("intensity",)
+    mask_names: tuple[str, ...] = ("slick",)
+    bad: dict[int, str] = field(default_factory=dict)
+    prefix: str = "item"
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        return tuple(Channel(name, self.quantity) for name in self.names)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        bad = {str(index): what for index, what in self.bad.items()}
+        return {"kind": "fake", "seed": self.seed, "count": self.count, "size": list(self.size), "bad": bad}
+
+    def id(self, index: int) -> str:
+        return f"{self.prefix}-{index:05d}"
+
+    def ids(self) -> Sequence[str]:
+        return [self.id(index) for index in range(self.count)]
+
+    def read(self, ids: Sequence[str]) -> list[Imagette | Rejected]:
+        return [self.item(int(id_.rsplit("-", 1)[1])) for id_ in ids]
+
+    def values(self, index: int) -> np.ndarray:
+        """float32 [C, H, W] in the source's quantity."""
+        generator = np.random.default_rng([self.seed, index])
+        size = (len(self.names), *self.size)
+        if self.quantity is Quantity.QUICKLOOK:
+            return generator.integers(0, 256, size).astype(np.float32)
+        sigma0 = 0.05 * generator.gamma(4.0, 0.25, size)
+        return (10 * np.log10(sigma0) if self.quantity is Quantity.SIGMA0_DB else sigma0).astype(np.float32)
+
+    def item(self, index: int) -> Imagette | Rejected:
+        what = self.bad.get(index, "")
+        if what == "unreadable":
+            return Rejected(self.id(index), "truncated file")
+        same_as = index - 1 if what == "twin" else index
+        pixels = self.values(same_as)
+        rows, columns = self.size
+        if what == "small":
+            pixels, rows = pixels[:, :2], 2
+        if what == "constant":
+            pixels[...] = 7.0
+        if what == "nan":
+            pixels[...] = np.nan
+        metadata = Metadata(
+            id=self.id(index),
+            image_number=index,
+            beam="wv1" if index % 2 else "wv2",
+            split="test" if index % 4 == 0 else "train",
+            group=f"group-{index // 3}",
+            incidence_deg=23.0,
+            incidence_near_deg=22.0,
+            incidence_far_deg=24.0,
+            azimuth_spacing_m=50.0,
+            range_spacing_m=50.0,
+            source_hash=hashlib.sha256(f"{self.seed} {self.prefix} {same_as}".encode()).hexdigest(),
+        )
+        return Imagette(
+            pixels=pixels,
+            channels=self.channels,
+            metadata=metadata,
+            labels={"phenomenon": ["rain", "waves"][index % 2], "hs": index / 10, "tag_rain": index % 2 == 0},
+            masks={name: (pixels[0] > np.nanmedian(pixels[0])).astype(np.uint8) for name in self.mask_names},
+            boxes=[Box("iceberg", 1.0 + index % 3, 0.5, 3.0, 2.0)] if index % 2 else [],
+        )
