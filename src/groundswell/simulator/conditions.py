@@ -44,7 +44,7 @@ _COMPANIONS = {  # what may be seen with it, at other places in the same imagett
     "oceanic_front": ("wind_streaks", "micro_convective_cells", "biological_slicks"),
 }
 COMPANION_CHANCE = 0.3
-COHERENCE_PER_WIND = 0.03
+COHERENCE_PER_WIND = 0.035
 """m/s of velocity spread per m/s of wind: finite scene coherence and breaking, beyond the orbital motion of the
 spectrum. Tuned on the azimuth cut-off of one real product (342 m at 13.5 m/s)."""
 LOOKS = {"wv1": 80.0, "wv2": 77.0}
@@ -123,7 +123,7 @@ def _uniform(keys: Tensor, name: str, low: float = 0.0, high: float = 1.0) -> Te
 def draw_main(keys: Tensor, mix: Mix, indices: Tensor) -> Tensor:
     """int64 [B]: the class of each scene.
 
-    ``balanced``: every ten consecutive indices hold each class once, in an order of their own. ``ocean``: drawn from
+    ``balanced``: the classes take turns, so that any ten consecutive indices hold each once. ``ocean``: drawn from
     `OCEAN_MIX`.
     """
     if mix == "balanced":
@@ -159,28 +159,22 @@ def _draw_waves(keys: Tensor, wind_speed: Tensor, wind_angle: Tensor, swelling: 
     second = torch.where(
         _uniform(keys, "swell/two") < 0.35, (0.8 * torch.exp(0.4 * normal[:, 1])).clamp(0.2, 2.0), torch.zeros(())
     )
-    pi2 = 2.0 * math.pi
+    turn = 2.0 * math.pi
+    peaked = torch.full_like(growth, 4.0)
+    periods = rng.uniform(keys, "swell/tp", 4).view(-1, 2, 2).mean(2)  # peaked in the middle of 8 to 17 s
     return WaveSystems(
         hs=torch.stack([sea_hs, first, second], 1),
-        tp=torch.stack([sea_tp, _uniform(keys, "swell/tp", 9.0, 17.0), _uniform(keys, "swell/tp2", 8.0, 16.0)], 1),
-        gamma=torch.stack(
-            [1.0 + 2.3 * (1.0 - growth) / 0.55, torch.full_like(growth, 5.0), torch.full_like(growth, 5.0)], 1
-        ),
-        direction=torch.stack(
+        tp=torch.cat([sea_tp[:, None], 8.0 + 9.0 * periods], 1),
+        gamma=torch.stack([1.0 + 2.3 * (1.0 - growth) / 0.55, peaked, peaked], 1),  # a young sea has a sharper peak
+        direction=torch.cat(
             [
-                wind_angle + _uniform(keys, "sea/turn", -0.35, 0.35),
-                _uniform(keys, "swell/direction", 0.0, pi2),
-                _uniform(keys, "swell/direction2", 0.0, pi2),
+                (wind_angle + _uniform(keys, "sea/turn", -0.35, 0.35))[:, None],
+                rng.uniform(keys, "swell/direction", 2, 0.0, turn),
             ],
             1,
         ),
-        spreading=torch.stack(
-            [
-                _uniform(keys, "sea/spread", 2.0, 6.0),
-                _uniform(keys, "swell/spread", 25.0, 80.0),
-                _uniform(keys, "swell/spread2", 25.0, 80.0),
-            ],
-            1,
+        spreading=torch.cat(
+            [rng.uniform(keys, "sea/spread", 1, 2.0, 6.0), rng.uniform(keys, "swell/spread", 2, 15.0, 70.0)], 1
         ),
     )
 

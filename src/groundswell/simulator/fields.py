@@ -133,7 +133,7 @@ def shaped_noise(keys: Tensor, name: str, mesh: Mesh, gain: Tensor) -> Tensor:
     """
     spectrum = torch.fft.rfft2(white(keys, name, mesh.size, mesh.size, device=mesh.device)) * gain
     spectrum[:, 0, 0] = 0
-    field = torch.fft.irfft2(spectrum, s=(mesh.size, mesh.size))
+    field: Tensor = torch.fft.irfft2(spectrum, s=(mesh.size, mesh.size))
     return field / field.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
 
 

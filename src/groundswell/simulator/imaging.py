@@ -22,7 +22,8 @@ def slope_gain(incidence_deg: Tensor) -> Tensor:
     """
     theta = torch.deg2rad(incidence_deg)
     cot = 1.0 / torch.tan(theta)
-    return 4.0 * cot / (1.0 + torch.sin(theta).square()) + cot
+    gain: Tensor = 4.0 * cot / (1.0 + torch.sin(theta).square()) + cot
+    return gain
 
 
 def modulation(total: Tensor, difference: Tensor, grid: WaveGrid, incidence_deg: Tensor) -> Tensor:
@@ -35,7 +36,8 @@ def modulation(total: Tensor, difference: Tensor, grid: WaveGrid, incidence_deg:
     transfer = torch.complex((grid.hydro * grid.omega).expand(len(gain), -1, -1), gain * grid.kx)
     spectrum = total * transfer
     spectrum += difference * (-1j * RELAXATION) * grid.hydro
-    return torch.fft.irfft2(spectrum, s=(grid.size, grid.size), norm="forward")
+    out: Tensor = torch.fft.irfft2(spectrum, s=(grid.size, grid.size), norm="forward")
+    return out
 
 
 def approach_velocity(difference: Tensor, grid: WaveGrid, incidence_deg: Tensor) -> Tensor:
@@ -45,7 +47,8 @@ def approach_velocity(difference: Tensor, grid: WaveGrid, incidence_deg: Tensor)
     """
     theta = torch.deg2rad(incidence_deg)[:, None, None]
     transfer = torch.complex(-torch.sin(theta) * (grid.omega * grid.cos_x), -torch.cos(theta) * grid.omega)
-    return torch.fft.irfft2(difference * transfer, s=(grid.size, grid.size), norm="forward")
+    out: Tensor = torch.fft.irfft2(difference * transfer, s=(grid.size, grid.size), norm="forward")
+    return out
 
 
 def splat(intensity: Tensor, shift: Tensor) -> Tensor:
@@ -92,7 +95,8 @@ def azimuth_blur(intensity: Tensor, width: Tensor) -> Tensor:
     rows = intensity.shape[1]
     k = 2.0 * math.pi * torch.fft.rfftfreq(rows, device=intensity.device)
     gain = torch.exp(-0.5 * (k * width[:, None]).square())[:, :, None]
-    return torch.fft.irfft(torch.fft.rfft(intensity, dim=1) * gain, n=rows, dim=1)
+    out: Tensor = torch.fft.irfft(torch.fft.rfft(intensity, dim=1) * gain, n=rows, dim=1)
+    return out
 
 
 NEIGHBOUR_CORRELATION = 0.025

@@ -80,45 +80,45 @@ def micro_convective_cells(fields: Fields, keys: Tensor, strength: Tensor) -> No
     size = 0.5 + found.identity  # cells differ in vigour
     outflow = size * (found.nearest / radius) * inside / found.nearest.clamp(min=1.0)
     patchy = torch.sigmoid(1.0 + 1.5 * power_law(keys, "cells/patches", mesh, -4.0, 9000.0, 2000.0))
-    amplitude = (0.05 + 0.09 * strength) * fields.wind_speed[:, None, None] * patchy
+    amplitude = (0.10 + 0.20 * strength) * fields.wind_speed[:, None, None] * patchy
     flow_along, flow_across = amplitude * outflow * found.dx, amplitude * outflow * found.dy
     fields.wind_x = fields.wind_x + cos * flow_along - sin * flow_across
     fields.wind_y = fields.wind_y + sin * flow_along + cos * flow_across
     gusts = power_law(keys, "cells/turbulence", mesh, -8.0 / 3.0, 1500.0, 250.0)
-    _gain_wind(fields, 1.0 + (0.012 + 0.018 * strength) * gusts * patchy)
+    _gain_wind(fields, 1.0 + (0.018 + 0.03 * strength) * gusts * patchy)
 
 
 def rain_cells(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     """Rain: a downdraft that spreads to a gust front, sea damped by drops, a smooth bright core; Atlas (1994)."""
     mesh, fine = fields.coarse, fields.fine
-    warp_x = power_law(keys, "rain/warp-x", mesh, -3.2, 6000.0, 400.0)
-    warp_y = power_law(keys, "rain/warp-y", mesh, -3.2, 6000.0, 400.0)
-    patches = power_law(keys, "rain/patches", mesh, -3.2, 5000.0, 400.0)
-    grain = power_law(keys, "rain/grain", mesh, -3.0, 1800.0, 350.0)
+    warp_x = power_law(keys, "rain/warp-x", mesh, -3.8, 6000.0, 600.0)
+    warp_y = power_law(keys, "rain/warp-y", mesh, -3.8, 6000.0, 600.0)
+    patches = power_law(keys, "rain/patches", mesh, -3.8, 7000.0, 500.0)
     offset = torch.zeros_like(fields.wind_x)
     calm = torch.zeros_like(offset)
     heading = fields.wind_angle[:, None, None]
     for cell in range(3):
-        present = draw(keys, f"rain/{cell}/present", 0.0, 1.0) < (1.0, 0.45, 0.2)[cell]
-        vigour = present * (0.35 + 0.65 * strength) * draw(keys, f"rain/{cell}/vigour", 0.6, 1.0)
-        radius = draw(keys, f"rain/{cell}/radius", 1400.0, 4200.0)
-        x = mesh.x - draw(keys, f"rain/{cell}/x", -4500.0, 4500.0) + 0.30 * radius * warp_x
-        y = mesh.y - draw(keys, f"rain/{cell}/y", -4500.0, 4500.0) + 0.30 * radius * warp_y
+        present = draw(keys, f"rain/{cell}/present", 0.0, 1.0) < (1.0, 0.5, 0.25)[cell]
+        vigour = present * (0.3 + 0.7 * strength) * draw(keys, f"rain/{cell}/vigour", 0.7, 1.0)
+        radius = draw(keys, f"rain/{cell}/radius", 2000.0, 5500.0)
+        x = mesh.x - draw(keys, f"rain/{cell}/x", -4000.0, 4000.0) + 0.35 * radius * warp_x
+        y = mesh.y - draw(keys, f"rain/{cell}/y", -4000.0, 4000.0) + 0.35 * radius * warp_y
         # The outflow is carried downwind of the rain that feeds it.
         drift = draw(keys, f"rain/{cell}/drift", 0.15, 0.6) * radius
         ox, oy = x - drift * torch.cos(heading), y - drift * torch.sin(heading)
         r = torch.hypot(ox, oy)
-        front = torch.sigmoid((radius - r) / (draw(keys, f"rain/{cell}/front", 0.05, 0.16) * radius))
-        speed = vigour * draw(keys, f"rain/{cell}/outflow", 0.3, 0.75) * fields.wind_speed[:, None, None]
+        front = torch.sigmoid((radius - r) / (draw(keys, f"rain/{cell}/front", 0.06, 0.2) * radius))
+        speed = vigour * draw(keys, f"rain/{cell}/outflow", 0.35, 0.85) * fields.wind_speed[:, None, None]
         push = speed * (r / radius) * front / r.clamp(min=1.0)
         fields.wind_x = fields.wind_x + push * ox
         fields.wind_y = fields.wind_y + push * oy
-        rain = torch.sigmoid((0.62 * radius * (1.0 + 0.35 * patches) - torch.hypot(x, y)) / (0.10 * radius))
-        core = torch.exp(-(torch.hypot(x, y) / (0.30 * radius)).square())
-        damped = draw(keys, f"rain/{cell}/damping", 2.5, 6.5) * vigour * rain
-        ringing = draw(keys, f"rain/{cell}/splash", 1.0, 6.0) * vigour * core * (1.0 + 0.35 * grain).clamp(min=0.0)
-        offset = offset - damped * (0.75 + 0.35 * patches).clamp(0.0, 1.5) + ringing
-        calm = torch.maximum(calm, 0.45 * vigour * rain)
+        away = torch.hypot(x, y)
+        rain = torch.sigmoid((0.6 * radius * (1.0 + 0.35 * patches) - away) / (0.16 * radius))
+        core = torch.exp(-(away / (0.22 * radius)).square())
+        damped = draw(keys, f"rain/{cell}/damping", 2.5, 7.0) * vigour * rain
+        ringing = draw(keys, f"rain/{cell}/splash", 0.5, 6.0) * vigour * core
+        offset = offset - damped * (0.8 + 0.3 * patches).clamp(0.0, 1.5) + ringing
+        calm = torch.maximum(calm, 0.35 * vigour * rain)
     fields.offset_db = fields.offset_db + resample(offset, fine.size)
     fields.damping = fields.damping * (1.0 - resample(calm, fine.size))
 
@@ -127,7 +127,7 @@ def biological_slicks(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     """Surface films: filaments of a tracer that eddies have wound up; they damp the short waves (Marangoni)."""
     mesh, fine = fields.coarse, fields.fine
     # Backward trajectories through a frozen field of eddies: where did the water of each point come from?
-    stream = power_law(keys, "slicks/stream", mesh, -4.5, 5000.0, 700.0)
+    stream = power_law(keys, "slicks/stream", mesh, -5.0, 5000.0, 1300.0)
     step = 2.0 * mesh.spacing
     flow_x = (stream.roll(-1, 1) - stream.roll(1, 1)) / step
     flow_y = -(stream.roll(-1, 2) - stream.roll(1, 2)) / step
@@ -136,15 +136,15 @@ def biological_slicks(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     half = 0.5 * mesh.size * mesh.spacing
     x, y = torch.broadcast_tensors(mesh.x, mesh.y)  # type: ignore[no-untyped-call]
     x, y = x.expand_as(stream), y.expand_as(stream)
-    stride = draw(keys, "slicks/stirring", 250.0, 650.0)
+    stride = draw(keys, "slicks/stirring", 250.0, 600.0)
     for _ in range(10):
         moved = sample(flow, x, y, mesh)
         x = (x - stride * moved[:, 0]).clamp(-2 * half, 2 * half)
         y = (y - stride * moved[:, 1]).clamp(-2 * half, 2 * half)
     tracers = torch.stack(
         [
-            power_law(keys, "slicks/tracer", mesh, -4.0, 9000.0, 1500.0),
-            power_law(keys, "slicks/supply", mesh, -3.5, 7000.0, 1200.0),
+            power_law(keys, "slicks/tracer", mesh, -4.5, 6000.0, 1800.0),
+            power_law(keys, "slicks/supply", mesh, -4.5, 6000.0, 1500.0),
         ],
         dim=1,
     )
@@ -156,7 +156,7 @@ def biological_slicks(fields: Fields, keys: Tensor, strength: Tensor) -> None:
         level = draw(keys, f"slicks/{band}/level", -1.6, 1.6)
         width = draw(keys, f"slicks/{band}/width", 0.02, 0.09)
         film = torch.maximum(film, torch.exp(-((tracer - level) / width).square()))
-    film = film * torch.sigmoid((supply + 0.3) / 0.25)
+    film = film * torch.sigmoid((supply + 0.2) / 0.3)
     patch = torch.sigmoid((supply * 0.7 + 0.7 * tracer - draw(keys, "slicks/patch", 0.9, 2.2)) / 0.12)
     film = torch.maximum(film, patch).clamp(0.0, 1.0)
     contrast = draw(keys, "slicks/contrast", 2.0, 3.5) + 5.5 * strength
@@ -169,36 +169,36 @@ def sea_ice(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     """Ice: dark smooth floes with a connected net of thin bright ridges and rubble, at two scales."""
     mesh, fine = fields.coarse, fields.fine
     big = draw(keys, "ice/floe", 1800.0, 4500.0)
-    small = big * draw(keys, "ice/fracture", 0.25, 0.42)
+    small = big * draw(keys, "ice/fracture", 0.2, 0.36)
 
     def bent(name: str, reach: float, scale: float) -> tuple[Tensor, Tensor]:
         bend = [
-            power_law(keys, f"ice/{name}-{a}", mesh, -3.3, scale, 300.0)
-            + 0.18 * power_law(keys, f"ice/{name}-rough-{a}", mesh, -2.2, 900.0, 250.0)
+            power_law(keys, f"ice/{name}-{a}", mesh, -4.0, scale, 700.0)
+            + 0.10 * power_law(keys, f"ice/{name}-rough-{a}", mesh, -2.6, 1200.0, 250.0)
             for a in "xy"
         ]
         return fine.x + reach * resample(bend[0], fine.size), fine.y + reach * resample(bend[1], fine.size)
 
-    floes = cells(keys, "ice/floes", *bent("warp", 520.0, 5000.0), big)
-    cracks = cells(keys, "ice/cracks", *bent("crack", 260.0, 2500.0), small)
-    stress = resample(power_law(keys, "ice/stress", mesh, -3.0, 5000.0, 500.0), fine.size)
-    texture = power_law(keys, "ice/texture", fine, -2.4, 700.0, 90.0)
-    blocks = power_law(keys, "ice/blocks", fine, -1.6, 260.0, 75.0)
+    floes = cells(keys, "ice/floes", *bent("warp", 330.0, 6000.0), big)
+    cracks = cells(keys, "ice/cracks", *bent("crack", 130.0, 3000.0), small)
+    stress = resample(power_law(keys, "ice/stress", mesh, -3.2, 5000.0, 400.0), fine.size)
+    grey = resample(power_law(keys, "ice/grey", mesh, -3.0, 4000.0, 250.0), fine.size)
+    texture = power_law(keys, "ice/texture", fine, -1.8, 600.0, 80.0)
 
-    # Ridges pile up where ice has been pushed: along floe borders, unevenly; some borders stay closed.
-    width = draw(keys, "ice/ridge-width", 38.0, 75.0) * (1.0 + 0.4 * stress).clamp(0.5, 2.2)
-    pushed = torch.sigmoid((floes.pair - 0.25) / 0.08 + 1.2 * stress)
-    ridge = torch.exp(-(floes.edge / width).square()) * (0.35 + 0.65 * pushed)
-    broken = torch.sigmoid((stress - draw(keys, "ice/whole", -0.7, 0.6)) / 0.35)
-    crack = torch.exp(-(cracks.edge / 42.0).square()) * broken * (0.25 + 0.75 * cracks.pair)
-    rubble = torch.sigmoid((240.0 + 220.0 * stress - floes.edge) / 60.0) * torch.sigmoid((stress - 0.75) / 0.2)
-    lift = draw(keys, "ice/contrast", 4.5, 6.0) + 4.5 * strength
-    net = torch.maximum(ridge, 0.8 * crack)
-    bright = torch.maximum(net * (1.0 + 0.25 * blocks), rubble * (0.55 + 0.28 * blocks)).clamp(min=0.0)
+    # Ridges pile up where ice has been pushed: a connected net along floe borders, brighter on some than on others.
+    width = draw(keys, "ice/ridge-width", 28.0, 50.0) * (1.0 + 0.45 * stress).clamp(0.6, 2.5)
+    ridge = torch.exp(-(floes.edge / width).square()) * (0.55 + 0.45 * floes.pair + 0.2 * stress).clamp(0.3, 1.2)
+    broken = torch.sigmoid((stress - draw(keys, "ice/whole", -1.2, 0.4)) / 0.4)
+    crack = torch.exp(-(cracks.edge / 28.0).square()) * broken * (0.25 + 0.65 * cracks.pair)
+    band = 150.0 + 350.0 * (floes.pair - 0.55)
+    rubble = torch.sigmoid((band + 130.0 * stress - floes.edge) / 45.0) * torch.sigmoid((floes.pair - 0.6) / 0.05)
+    rubble = torch.maximum(rubble, torch.sigmoid((grey - draw(keys, "ice/rubble", 0.8, 1.6)) / 0.2))
+    lift = draw(keys, "ice/contrast", 4.5, 6.0) + 3.5 * strength
+    bright = torch.maximum(torch.maximum(ridge, crack), (0.45 + 0.12 * texture) * rubble).clamp(min=0.0)
 
     base = draw(keys, "ice/base", -17.5, -12.5) - 0.25 * (fields.incidence_deg[:, None, None] - 30.0)
-    floe = 3.4 * (floes.identity - 0.5) + 2.4 * (cracks.identity - 0.5) * broken + 0.8 * stress
-    fields.cover_db = base + floe + 0.55 * texture + lift * bright
+    floe = 4.0 * (floes.identity - 0.5) + 3.0 * (cracks.identity - 0.5) * broken + 0.7 * grey
+    fields.cover_db = base + floe + 0.8 * texture + lift * bright
     # Most scenes are closed pack; some show the edge of the ice or open leads.
     opening = draw(keys, "ice/opening", 0.0, 1.0)
     water = power_law(keys, "ice/edge", mesh, -3.6, 9000.0, 500.0)
@@ -211,8 +211,8 @@ def sea_ice(fields: Fields, keys: Tensor, strength: Tensor) -> None:
 def low_wind(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     """Calm: the wind dips below about 2 m/s, where the short waves die (Donelan and Pierson 1987)."""
     mesh = fields.coarse
-    lull = power_law(keys, "calm/wind", mesh, -3.4, 8000.0, 300.0)
-    wander = power_law(keys, "calm/turn", mesh, -3.4, 8000.0, 300.0)
+    lull = power_law(keys, "calm/wind", mesh, -3.8, 8000.0, 400.0)
+    wander = power_law(keys, "calm/turn", mesh, -3.8, 8000.0, 400.0)
     cos, sin = torch.cos(fields.wind_angle)[:, None, None], torch.sin(fields.wind_angle)[:, None, None]
     depth = 0.5 + 0.8 * strength
     fields.wind_x = fields.wind_x + depth * (lull * cos - 0.6 * wander * sin)
@@ -226,7 +226,7 @@ def _meander(fields: Fields, keys: Tensor, name: str, reach: float, scale: float
     """Distance (m) across and position along a wandering line through the scene, fine ``[b, N, N]``."""
     angle = rng.uniform(keys, f"{name}/angle", 1, 0.0, 2.0 * math.pi)[:, 0]
     along, across = rotate(fields.fine, angle)
-    bend = resample(power_law(keys, f"{name}/bend", fields.coarse, -3.7, scale, 500.0), fields.fine.size)
+    bend = resample(power_law(keys, f"{name}/bend", fields.coarse, -4.4, scale, 900.0), fields.fine.size)
     place = draw(keys, f"{name}/place", -3800.0, 3800.0)
     return across - place + reach * bend, along
 
@@ -236,7 +236,7 @@ def atmospheric_front(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     size = fields.coarse.size
     reach = 350.0
     distance, _ = _meander(fields, keys, "air-front", reach, 7000.0)
-    lobes = power_law(keys, "air-front/lobes", fields.coarse, -3.0, 1800.0, 350.0)
+    lobes = power_law(keys, "air-front/lobes", fields.coarse, -3.6, 2000.0, 450.0)
     lobe_size = draw(keys, "air-front/lobe-size", 40.0, 200.0)
     near = resample(distance, size)
     near = near + lobe_size * lobes * torch.exp(-(near / 2500.0).square())
@@ -260,7 +260,7 @@ def oceanic_front(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     distance, along = _meander(fields, keys, "sea-front", 420.0, 6000.0)
     width = draw(keys, "sea-front/width", 90.0, 220.0)
     sign = torch.where(draw(keys, "sea-front/sign", 0.0, 1.0) < 0.6, 1.0, -1.0)
-    level = 1.2 + 3.2 * strength
+    level = 0.9 + 2.6 * strength
     wax = 0.75 + 0.25 * torch.cos(
         2 * math.pi * along / draw(keys, "sea-front/wax", 4000.0, 16000.0) + draw(keys, "sea-front/phase", 0.0, 6.28)
     )

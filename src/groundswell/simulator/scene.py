@@ -22,7 +22,7 @@ MARGIN = 1.1
 
 @dataclass(frozen=True)
 class Layout:
-    """Grids of a simulated image of ``size`` pixels of ``spacing`` metres; waves run on ``oversampling`` times as many."""
+    """Grids of an image of ``size`` pixels of ``spacing`` metres; waves run on ``oversampling`` times as many."""
 
     size: int
     spacing: float
@@ -104,8 +104,8 @@ def compose(conditions: Conditions, layout: Layout) -> Fields:
     fine = Mesh(layout.domain, layout.spacing, device)
     coarse = Mesh(layout.domain // 2, 2.0 * layout.spacing, device)
     angle = conditions.to_image(conditions.wind_from_deg)
-    amount = rng.uniform(conditions.keys, "gusts", 1, 0.01, 0.03)[:, :, None]
-    gust = 1.0 + amount * power_law(conditions.keys, "gusts", coarse, -8.0 / 3.0, 8000.0, 250.0)
+    amount = rng.uniform(conditions.keys, "gusts", 1, 0.015, 0.045)[:, :, None]
+    gust = 1.0 + amount * power_law(conditions.keys, "gusts", coarse, -8.0 / 3.0, 5000.0, 250.0)
     speed = conditions.wind_speed[:, None, None] * gust
     zeros = torch.zeros(count, fine.size, fine.size, device=device)
     fields = Fields(
