@@ -99,9 +99,9 @@ def affine_maps(geometry: Geometry, keys: Tensor, height: int, width: int) -> Te
 def resample(images: Tensor, maps: Tensor, size: int) -> Tensor:
     """Sample every image through its affine map, bilinearly, without aliasing.
 
-    A view coarser than the image is taken from the image averaged over 1, 2x2, 4x4 ... px: the level nearest to its
-    own spacing in octaves, so that speckle is averaged (as looks are) rather than decimated. Outside the image, it is
-    mirrored at its edges.
+    A view coarser than the image is a blend of the image averaged over 2^k and over 2^(k+1) px a side, the two levels
+    about its own spacing in octaves (Williams 1983, "Pyramidal parametrics", trilinear): speckle is averaged as looks
+    are, continuously in the size of the crop, rather than decimated. Outside the image, it is mirrored at its edges.
 
     Parameters
     ----------
@@ -117,19 +117,21 @@ def resample(images: Tensor, maps: Tensor, size: int) -> Tensor:
     """
     spacing = torch.linalg.det(maps[:, :, :2]).abs().sqrt() / size
     deepest = int(math.log2(min(images.shape[2:])))
-    level = torch.log2(spacing).round().clamp(0, deepest).long()
+    level = torch.log2(spacing).clamp(0, deepest)
     steps = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size - 0.5
-    views = images.new_empty(len(images), images.shape[1], size, size)
+    views = images.new_zeros(len(images), images.shape[1], size, size)
     where = torch.arange(len(images))  # rows of the batch that are still at hand
-    for depth in range(int(level.max()) + 1 if len(images) else 0):
+    for depth in range(math.ceil(level.max()) + 1 if len(images) else 0):
         if depth:
-            deeper = (level >= depth).nonzero()[:, 0]
+            deeper = (level > depth - 1).nonzero()[:, 0]
             images = _halve(_rows(images, deeper))
             maps, level, where = maps[deeper], level[deeper], where[deeper]
-        here = (level == depth).nonzero()[:, 0]
+        weight = 1 - (level - depth).abs()
+        here = (weight > 0).nonzero()[:, 0]
         if len(here):
             sampled = _sample(_rows(images, here), maps[here], 2**depth, steps)
-            views[where[here].to(views.device)] = sampled
+            sampled *= weight[here, None, None, None].to(images.device, images.dtype)
+            views.index_add_(0, where[here].to(views.device), sampled)
     return views
 
 
