@@ -18,6 +18,7 @@ from torch import Tensor
 from groundswell import progress
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, BackboneSettings, Features, build_backbone
+from groundswell.encoder.images import open_image
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.errors import DataError, ModelError, QuantityError, UsageError
 from groundswell.files import digest
@@ -206,13 +207,9 @@ class Encoder:
             return len(source), _archive_batches(source, batch_size)
         if isinstance(source, np.ndarray):
             return len(source), _array_batches(source, batch_size, self._array_channels(source, quantity))
-        items: Sequence[object] = [source] if isinstance(source, str | Path) else source
-        if all(isinstance(item, Imagette) for item in items):
-            return len(items), _imagette_batches(items, batch_size)
-        from groundswell.products.images import read_image
-
-        imagettes = [read_image(Path(str(item)), quantity=quantity) for item in items]
-        return len(items), _imagette_batches(imagettes, batch_size)
+        items = [source] if isinstance(source, str | Path) else source
+        imagettes = [i if isinstance(i, Imagette) else open_image(i, quantity=quantity) for i in items]
+        return len(imagettes), _imagette_batches(imagettes, batch_size)
 
     def _array_channels(self, array: NDArray[np.float32], quantity: Quantity | str | None) -> tuple[Channel, ...]:
         wanted = self.preprocessing.channels

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from groundswell import progress
@@ -68,10 +69,7 @@ class EmbeddingTable:
         """
         file, header = geoparquet.open_file(path)
         wanted = geoparquet.names(file, columns)
-        try:
-            table = file.read([*wanted, geoparquet.EMBEDDING])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TableError("an embedding table is damaged", where=path, why=str(error), fix="embed again") from error
+        table = _read(file, [*wanted, geoparquet.EMBEDDING], path)
         chunks = [geoparquet.to_numpy(c, header.dimension) for c in table[geoparquet.EMBEDDING].chunks]
         vectors = np.concatenate(chunks) if chunks else np.empty((0, header.dimension), np.float32)
         if not np.isfinite(vectors).all():
@@ -82,6 +80,18 @@ class EmbeddingTable:
                 fix="embed again; where dtype float16 overflows, use float32",
             )
         return cls(vectors, table.select(wanted).to_pandas(), header)
+
+    @staticmethod
+    def read_header(path: str | Path) -> Header:
+        """The header of a table alone."""
+        return geoparquet.open_file(path)[1]
+
+    @staticmethod
+    def read_frame(path: str | Path) -> pd.DataFrame:
+        """Every column but the embedding, which stays on disk (`geoparquet.vector_blocks` streams it)."""
+        file, _ = geoparquet.open_file(path)
+        frame: pd.DataFrame = _read(file, geoparquet.names(file, None), path).to_pandas()
+        return frame
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -95,13 +105,14 @@ class EmbeddingTable:
             When the expression does not make sense for these columns.
         """
         try:
-            keep = np.asarray(self.frame.eval(expression, engine="python"), dtype=bool)
+            held = self.frame.eval(expression, engine="python", local_dict={}, global_dict={})
+            keep = np.broadcast_to(np.asarray(held, dtype=bool), len(self))
         except Exception as error:  # whatever pandas makes of a user's text
             raise UsageError(
                 "the selection does not make sense",
                 where=expression,
                 why=str(error),
-                fix="write it as for pandas, for example \"split == 'train' and label_wind_speed > 5\"",
+                fix="compare columns to values, text in quotes: \"split == 'train' and label_hs > 3\"",
             ) from error
         header = self.header
         where = expression if header.where is None else f"({header.where}) and ({expression})"
@@ -111,6 +122,13 @@ class EmbeddingTable:
         """Write the table as GeoParquet, whole or not at all."""
         columns = pa.Table.from_pandas(self.frame, preserve_index=False).replace_schema_metadata(None)
         geoparquet.write(Path(path), self.header, columns, [self.vectors])
+
+
+def _read(file: pq.ParquetFile, columns: list[str], path: str | Path) -> pa.Table:
+    try:
+        return file.read(columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError("an embedding table is damaged", where=path, why=str(error), fix="embed again") from error
 
 
 def join(tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
