@@ -59,9 +59,8 @@ class FakeSource:
             return Rejected(self.id(index), "truncated file")
         same_as = index - 1 if what == "twin" else index
         pixels = self.values(same_as)
-        rows, columns = self.size
         if what == "small":
-            pixels, rows = pixels[:, :2], 2
+            pixels = pixels[:, :2]
         if what == "constant":
             pixels[...] = 7.0
         if what == "nan":
@@ -84,6 +83,6 @@ class FakeSource:
             channels=self.channels,
             metadata=metadata,
             labels={"phenomenon": ["rain", "waves"][index % 2], "hs": index / 10, "tag_rain": index % 2 == 0},
-            masks={name: (pixels[0] > np.nanmedian(pixels[0])).astype(np.uint8) for name in self.mask_names},
+            masks={name: (pixels[0] > np.median(pixels[0])).astype(np.uint8) for name in self.mask_names},
             boxes=[Box("iceberg", 1.0 + index % 3, 0.5, 3.0, 2.0)] if index % 2 else [],
         )

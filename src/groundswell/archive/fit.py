@@ -186,7 +186,7 @@ def _overlaps(source: int, target: int) -> NDArray[np.float64]:
     cells = np.arange(source)
     low = np.maximum(edges[:-1, None], cells[None])
     high = np.minimum(edges[1:, None], cells[None] + 1)
-    return np.clip(high - low, 0.0, None) * (target / source)
+    return np.asarray(np.clip(high - low, 0.0, None) * (target / source))
 
 
 def _average(plane: NDArray[np.float64], placement: Placement) -> NDArray[np.float64]:
@@ -203,8 +203,7 @@ def _resize(plane: Pixels, placement: Placement, quantity: Quantity) -> NDArray[
     share = _average(valid.astype(np.float64), placement)
     total = _average(np.where(valid, power, 0.0), placement)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(share >= 0.5, total / share, np.nan)
-        return _from_power(mean, quantity)
+        return _from_power(np.where(share >= 0.5, total / share, np.nan), quantity)
 
 
 def _to_power(values: NDArray[np.float64], quantity: Quantity) -> NDArray[np.float64]:

@@ -2,6 +2,6 @@
 
 # isort: off
 
+from groundswell.cli import stats  # noqa: F401
 from groundswell.cli import embed  # noqa: F401
 from groundswell.cli import search  # noqa: F401
-from groundswell.cli import stats  # noqa: F401
