@@ -41,7 +41,7 @@ def embed(
     """
     from groundswell.archive.reader import open_archive
     from groundswell.encoder.provenance import in_words
-    from groundswell.encoder.table import embed as run
+    from groundswell.encoder.embedding import embed as run
     from groundswell.evaluation.controls import open_embedder
 
     opened = [open_archive(path) for path in archives]

@@ -20,14 +20,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from groundswell.config import Settings
-from groundswell.errors import DataError, QuantityError
+from groundswell.encoder.pixels import converted, name_of, ring_median, standardised
+from groundswell.errors import DataError
 from groundswell.files import digest
-from groundswell.physics.geometry import incidence_profile
 from groundswell.physics.imagette import Channel, Quantity
-from groundswell.physics.quantities import convert
 
 POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
-_NEEDS_INCIDENCE = {Quantity.SIGMA0, Quantity.SIGMA0_DB}  # to or from roughness_db
 
 DEFAULTS: dict[Quantity, dict[str, Any]] = {
     # Clip and scale of the contract for ocean encoders: +-15 dB about the sea's own mean.
@@ -196,7 +194,7 @@ class Preprocessing(Settings):
         for wanted, position in zip(self.channels, self.match(channels), strict=True):
             plane = pixels[:, position]
             if channels[position].quantity != wanted.quantity:
-                plane = _converted(plane, channels[position], wanted, rows)
+                plane = converted(plane, channels[position].quantity, wanted.quantity, rows)
             planes.append(torch.as_tensor(plane, dtype=torch.float32))
         x = torch.stack(planes, dim=1)
         x = torch.where(torch.isfinite(x), x, math.nan)
@@ -263,84 +261,8 @@ class Preprocessing(Settings):
                 first = int(np.flatnonzero(off)[0])
                 raise DataError(
                     f"the encoder is made for a pixel spacing of {self.spacing_m:g} m",
-                    where=f"{column} of {_name(rows, first)}: {spacing[first]:g} m ({int(off.sum())} such)",
+                    where=f"{column} of {name_of(rows, first)}: {spacing[first]:g} m ({int(off.sum())} such)",
                     why="the same sea at another spacing has other wavelengths in pixels",
                     fix=f"ingest at that spacing (groundswell ingest ... --spacing {self.spacing_m:g}), or pass "
                     "--spacing-tolerance inf if you mean it",
                 )
-
-
-def _name(rows: pd.DataFrame, position: int) -> str:
-    return str(rows["id"].iloc[position]) if "id" in rows else f"image {position}"
-
-
-def _converted(
-    plane: NDArray[np.float32] | Tensor, given: Channel, wanted: ChannelInput, rows: pd.DataFrame | None
-) -> NDArray[np.float32] | Tensor:
-    """One channel ``[N, H, W]`` in the quantity wanted."""
-    incidence = None
-    if (Quantity.ROUGHNESS_DB in (given.quantity, wanted.quantity)) and (
-        {given.quantity, wanted.quantity} & _NEEDS_INCIDENCE
-    ):
-        incidence = incidence_of(rows, plane.shape[-1])
-    if isinstance(plane, Tensor):
-        converted = convert(plane.cpu().numpy(), given.quantity, wanted.quantity, incidence)
-        return torch.as_tensor(converted, device=plane.device)
-    return convert(plane, given.quantity, wanted.quantity, incidence)
-
-
-def incidence_of(rows: pd.DataFrame | None, width: int) -> NDArray[np.float64]:
-    """Incidence (degrees) of every column, float64 ``[N, W]``, from catalogue rows.
-
-    From the near and far incidence; a chip that knows only that of its centre has it in every column.
-
-    Raises
-    ------
-    QuantityError
-        Where neither is known.
-    """
-    columns = ("incidence_near_deg", "incidence_far_deg", "incidence_deg")
-    why = "the sea's mean backscatter depends on the incidence of each column"
-    fix = (
-        "give the columns incidence_near_deg and incidence_far_deg in the labels file when ingesting, "
-        "or use an encoder that takes the quantity the archive has"
-    )
-    if rows is None:
-        raise QuantityError("converting to or from roughness needs the incidence", why=why, fix=fix)
-    unknown = np.full(len(rows), np.nan)
-    near, far, centre = (rows[c].to_numpy(dtype=np.float64, na_value=np.nan) if c in rows else unknown for c in columns)
-    both = np.isfinite(near + far)
-    near, far = np.where(both, near, centre), np.where(both, far, centre)
-    missing = np.isnan(near)
-    if missing.any():
-        raise QuantityError(
-            "converting to or from roughness needs the incidence",
-            where=f"{_name(rows, int(np.flatnonzero(missing)[0]))} ({int(missing.sum())} of {len(rows)} images)",
-            why=why,
-            fix=fix,
-        )
-    return incidence_profile(near, far, width)
-
-
-def standardised(images: Tensor) -> Tensor:
-    """``[N, C, H, W]`` with zero mean and unit variance per image and channel, over pixels that are not NaN."""
-    valid = ~torch.isnan(images)
-    count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
-    filled = torch.where(valid, images, 0.0).double()  # 8-bit or raw DN: float32 sums would lose digits
-    mean = filled.sum((-2, -1), keepdim=True) / count
-    centred = torch.where(valid, images.double() - mean, 0.0)
-    deviation = torch.sqrt(centred.square().sum((-2, -1), keepdim=True) / count)
-    scaled = (images.double() - mean) / deviation.clamp(min=1e-6 * mean.abs().clamp(min=1e-6))
-    return scaled.to(images.dtype)
-
-
-def ring_median(images: Tensor) -> Tensor:
-    """Median ``[N, C]`` of the outermost ring of pixels of ``[N, C, H, W]``, NaN left out.
-
-    Where the ring holds no number, the median of the whole image; where that holds none either, 0.
-    """
-    ring = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], dim=-1)
-    median = ring.nanquantile(0.5, dim=-1)
-    if bool(torch.isnan(median).any()):
-        median = torch.where(torch.isnan(median), images.flatten(-2).nanmedian(dim=-1).values, median)
-    return torch.nan_to_num(median)

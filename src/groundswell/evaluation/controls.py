@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from groundswell.encoder.directory import load
 from groundswell.encoder.encoder import random_encoder
-from groundswell.encoder.preprocessing import POLARISATIONS, incidence_of
+from groundswell.encoder.pixels import incidence_of
+from groundswell.encoder.preprocessing import POLARISATIONS
 from groundswell.encoder.table import Embedder
 from groundswell.errors import QuantityError, UsageError
 from groundswell.files import digest
