@@ -64,7 +64,7 @@ def test_the_loss_does_not_depend_on_the_order_of_the_batch_and_views_differ() -
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     loss, _ = method.loss(images, keys)
     permuted, _ = method.loss(images[order], keys[order])
-    assert float(permuted) == pytest.approx(loss.item(), rel=1e-5)
+    assert permuted.item() == pytest.approx(loss.item(), rel=1e-5)
     one, two = (rng.keys(0, keys, name) for name in ("first view", "second view"))
     assert not torch.equal(one, two)
 

@@ -93,7 +93,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(store: Checkpoints, monkeypat
 
 
 def test_the_newest_and_the_best_are_kept(store: Checkpoints) -> None:
-    store.mark_best(20, 0.75)
+    assert store.claim_best(20, 0.75)
+    assert not store.claim_best(30, 0.5)
     for step in (30, 40, 50):
         store.save(step, state(step))
     assert store.steps() == [20, 40, 50]

@@ -36,10 +36,10 @@ class SimCLRSettings(Settings):
     """What SimCLR leaves to choose."""
 
     name: Literal["simclr"] = "simclr"
-    temperature: float = Field(0.1, gt=0)  # SC run.py:191
-    projection_layers: int = Field(2, ge=1)  # paper section 3; SC's own default is 3
-    projection_hidden: int | None = Field(None, ge=1)  # None: the width of the embedding (SC model_util.py)
-    projection_output: int = Field(128, ge=2)  # paper section 2.2
+    temperature: float = Field(default=0.1, gt=0)  # SC run.py:191
+    projection_layers: int = Field(default=2, ge=1)  # paper section 3; SC's own default is 3
+    projection_hidden: int | None = Field(default=None, ge=1)  # None: the width of the embedding (SC model_util.py)
+    projection_output: int = Field(default=128, ge=2)  # paper section 2.2
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ class SimCLR(nn.Module):
         loss : float32 []
         observed : Observed
         """
-        views = [self.policy(images, rng.keys(0, keys, name)) for name in ("first view", "second view")]
+        full_precision = torch.autocast(images.device.type, enabled=False)
+        with full_precision:
+            views = [self.policy(images, rng.keys(0, keys, name)) for name in ("first view", "second view")]
         # One forward for both: batch normalisation must not tell the views apart (SC model.py:58).
-        both = torch.cat(views).contiguous(memory_format=torch.channels_last)
-        features = self.backbone(both).pooled
-        first, second = self.head(features).float().chunk(2)
-        with torch.autocast(images.device.type, enabled=False):
+        features = self.backbone(torch.cat(views).contiguous(memory_format=torch.channels_last)).pooled
+        with full_precision:
+            first, second = self.head(features.float()).chunk(2)
             loss = nt_xent(first, second, self.settings.temperature)
             observed = observe(first.detach(), second.detach(), features.detach().float())
             observed.scalars["chance_ratio"] = loss.detach() / math.log(2 * len(images) - 1)

@@ -101,9 +101,16 @@ class Checkpoints:
         record = files.read_json(path)
         return int(record["step"]), float(record["score"])
 
-    def mark_best(self, step: int, score: float) -> None:
-        """Keep the checkpoint of ``step`` as the best."""
+    def claim_best(self, step: int, score: float) -> bool:
+        """Whether ``score`` is the best so far; if so, the checkpoint of ``step``, about to be saved, will be kept.
+
+        A tie goes to the later step, so that a run that was killed before the save claims its best again.
+        """
+        best = self.best()
+        if best is not None and score < best[1]:
+            return False
         files.write_json(self.folder / "best.json", {"step": step, "score": score})
+        return True
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.pt"

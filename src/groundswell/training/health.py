@@ -22,17 +22,17 @@ from groundswell.errors import CollapsedError, DivergedError
 class HealthSettings(Settings):
     """When to stop a run. The limits are ours; the figures and their healthy ranges are described in each function."""
 
-    grace: float = Field(0.1, ge=0, le=1)
+    grace: float = Field(default=0.1, ge=0, le=1)
     """The first part of the run, as progress, in which features are not judged: random networks look collapsed."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(default=3, ge=1)
     """How many looks in a row must find the same fault."""
-    min_spread: float = Field(0.1, ge=0)
+    min_spread: float = Field(default=0.1, ge=0)
     """Collapsed below this `feature_spread`."""
-    min_rank: float = Field(1.5, ge=0)
+    min_rank: float = Field(default=1.5, ge=0)
     """Collapsed below this `effective_rank`."""
-    max_chance: float = Field(0.999, gt=0)
-    """Collapsed where the loss is above this fraction of what it is when all views are alike."""
-    max_skipped: int = Field(5, ge=0)
+    chance_band: float = Field(default=0.001, ge=0)
+    """Collapsed where the loss is within this fraction of what it is when all views are alike."""
+    max_skipped: int = Field(default=5, ge=0)
     """Diverged after more than so many steps in a row with a loss or gradient that is not finite."""
 
 
@@ -53,6 +53,8 @@ def effective_rank(features: Tensor) -> float:
     has fewer, so compare it only with itself. The singular values come from the smaller Gram matrix in float64.
     """
     x = features.double()
+    if not bool(torch.isfinite(x).all()):
+        return math.nan  # a step that is skipped; the eigensolver would not end
     gram = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
     sigma = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     if not float(sigma.sum()) > 0:
@@ -63,7 +65,7 @@ def effective_rank(features: Tensor) -> float:
 
 @dataclass
 class Health:
-    """The memory of the watch over one run; its two counters are part of every checkpoint.
+    """The memory of the watch over one run; its counters are part of every checkpoint.
 
     Attributes
     ----------
@@ -71,11 +73,19 @@ class Health:
         Looks in a row that found the representation collapsed.
     skipped : int
         Steps in a row that were skipped because a number was not finite.
+    total_skipped : int
+        All of them.
     """
 
     settings: HealthSettings
     ill: int = 0
     skipped: int = 0
+    total_skipped: int = 0
+
+    @property
+    def well(self) -> bool:
+        """Whether the weights are worth a checkpoint."""
+        return not self.ill and not self.skipped
 
     def judge_step(self, loss: float, gradient_norm: float, step: int, last_good: str) -> bool:
         """Whether the step may be taken: False where its loss or gradient is not finite.
@@ -89,6 +99,7 @@ class Health:
             self.skipped = 0
             return True
         self.skipped += 1
+        self.total_skipped += 1
         if self.skipped > self.settings.max_skipped:
             raise DivergedError(
                 f"the run has diverged: {self.skipped} steps in a row were not finite",
@@ -125,6 +136,6 @@ class Health:
             return f"features differ by {figures['feature_spread']:.3g} of an even spread (limit {s.min_spread:g})"
         if figures["effective_rank"] < s.min_rank:
             return f"features have an effective rank of {figures['effective_rank']:.3g} (limit {s.min_rank:g})"
-        if figures.get("chance_ratio", 0.0) > s.max_chance:
-            return f"the loss is {figures['chance_ratio']:.4f} of chance level (limit {s.max_chance:g})"
+        if abs(figures["chance_ratio"] - 1.0) < s.chance_band:
+            return f"the loss sits at {figures['chance_ratio']:.4f} of chance level: all views look alike to it"
         return None

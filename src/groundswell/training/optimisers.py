@@ -32,9 +32,9 @@ class LARSSettings(_Rate):
     """Layer-wise adaptive rate scaling, with the constants of SimCLR's code."""
 
     name: Literal["lars"]
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    trust: float = Field(0.001, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    trust: float = Field(default=0.001, gt=0)
 
 
 class AdamWSettings(_Rate):
@@ -42,15 +42,15 @@ class AdamWSettings(_Rate):
 
     name: Literal["adamw"]
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
 
 
 class SGDSettings(_Rate):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"]
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
 
 
 OptimiserSettings = Annotated[LARSSettings | AdamWSettings | SGDSettings, Field(discriminator="name")]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -147,8 +147,10 @@ class MetricsLog:
         os.fsync(self._file.fileno())
         self._events.flush()
 
-    def close(self) -> None:
-        """Close both."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
         self._events.close()
 

@@ -1,0 +1,166 @@
+"""``groundswell pretrain``: from archives to a model, without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from groundswell.cli.app import Outcome, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from groundswell.archive.reader import Archive
+    from groundswell.training.loop import Monitor
+
+
+@verb
+def pretrain(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="ARCHIVE... [a.b=c ...]", help="Archives to train on, then settings to change."),
+    ],
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", help="A shipped recipe (see `list recipes`) or a YAML file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run directory to write.")],
+    init: Annotated[Path | None, typer.Option(help="Start from the backbone of this model directory.")] = None,
+    where: Annotated[str | None, typer.Option(help="Rows to train on: \"split == 'train'\".")] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="YAML settings on top of the recipe; may be repeated, later wins.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the output.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in the output and start again.")
+    ] = False,
+    monitor: Annotated[
+        str | None, typer.Option(metavar="LABEL_COLUMN", help="Watch kNN accuracy on this label while training.")
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting with its origin, and do nothing.")
+    ] = False,
+) -> Outcome:
+    """Pretrain a backbone on archives, without labels.
+
+    Writes a run directory: settings, metrics (JSON lines and TensorBoard), checkpoints, and `model/`, which `embed`
+    takes. Ctrl-C or SIGTERM stops between two steps with a checkpoint and exit code 75; the same command with
+    `--resume` goes on, on a CPU to the same bits as if nothing had happened (unless the length is in minutes).
+
+    Example: `groundswell pretrain archive --recipe demo -o run optimiser.lr=0.001 length.minutes=10`
+    """
+    from groundswell.config import parse_yaml, read_recipe
+    from groundswell.errors import ConfigError, UsageError
+    from groundswell.training.recipe import resolve_recipe
+
+    paths, overrides = split_inputs(inputs)
+    values, text = read_recipe(recipe)
+    layers = [(f"recipe {recipe}", values)]
+    for path in config or []:
+        if not path.is_file():
+            raise ConfigError("no such settings file", where=path)
+        layers.append((str(path), parse_yaml(path.read_text(encoding="utf-8"), where=str(path))))
+    if where is not None:
+        layers.append(("--where", {"where": where}))
+    settings, origins = resolve_recipe(layers, overrides)
+
+    if print_config:
+        from groundswell.training.run_directory import annotated_yaml
+
+        dumped = settings.model_dump(mode="json")
+        return Outcome({"settings": dumped, "origins": origins}, _escaped(annotated_yaml(dumped, origins)))
+    if not paths:
+        raise UsageError("no archive to train on", fix="groundswell pretrain ARCHIVE ... --recipe demo -o run")
+
+    from groundswell.archive.reader import open_archive
+    from groundswell.training.loop import pretrain as run
+
+    archives = [open_archive(path) for path in paths]
+    watch = None if monitor is None else knn_monitor(archives, monitor, settings.where, settings.seed)
+    report = run(
+        archives,
+        settings,
+        output,
+        init=init,
+        resume=resume,
+        overwrite=overwrite,
+        origins=origins,
+        given=text,
+        monitor=watch,
+    )
+    data = {
+        "run": str(report.path),
+        "model": str(report.model),
+        "steps": report.steps,
+        "images": report.images,
+        "seconds": round(report.seconds, 1),
+        "precision": report.precision,
+        "device": report.device,
+        "resumed_at": report.resumed_at,
+        "metrics": report.metrics,
+    }
+    figures = ", ".join(f"{k} {v:.3g}" for k, v in report.metrics.items() if k in SHOWN and v is not None)
+    return Outcome(
+        data,
+        f"Pretrained on {report.images:,} images in {report.steps:,} steps and {report.seconds / 60:.1f} minutes "
+        f"({report.device}, {report.precision}): {figures}.\n"
+        f"Model: {report.model}\nNext: groundswell embed {report.model} {' '.join(map(str, paths))} -o table.parquet",
+    )
+
+
+SHOWN = ("loss", "top1", "feature_spread", "effective_rank", "monitor")
+
+
+def split_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """Archives and ``a.b=c`` settings among the positional arguments; an existing path is an archive."""
+    paths = [Path(text) for text in inputs if "=" not in text or Path(text).exists()]
+    return paths, [text for text in inputs if "=" in text and not Path(text).exists()]
+
+
+def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed: int, limit: int = 1000) -> Monitor:
+    """A score of the encoder in training: kNN accuracy between two halves of at most ``limit`` labelled images.
+
+    Images of one group stay in one half. The labels steer no gradient; they only choose which checkpoint is kept as
+    the best.
+    """
+    import numpy as np
+
+    from groundswell import rng
+    from groundswell.encoder.encoder import Encoder
+    from groundswell.errors import DataError, did_you_mean
+    from groundswell.evaluation.knn import KNNClassifier
+
+    archive = archives[0] if where is None else archives[0].where(where)
+    column = label if label.startswith("label_") else f"label_{label}"
+    if column not in archive.catalogue:
+        known = [c for c in archive.catalogue.columns if c.startswith("label_")]
+        raise DataError(f"the archive has no label {column!r}", where=archive.path, fix=did_you_mean(column, known))
+    frame = archive.catalogue
+    order = rng.permutation(seed, len(frame), "monitor").numpy()
+    rows = np.sort(order[frame[column].notna().to_numpy()[order]][:limit])
+    groups = frame["group"].fillna(frame["id"]).iloc[rows]
+    names = np.unique(groups)
+    chosen = set(names[rng.permutation(seed, len(names), "monitor halves").numpy()[: len(names) // 2]])
+    fitted = groups.isin(chosen).to_numpy()
+    labels = frame[column].iloc[rows].astype(str).to_numpy()
+    if fitted.all() or not fitted.any():
+        raise DataError(
+            f"the monitor needs labelled images of at least two groups in {column!r}",
+            where=archive.path,
+            why=f"{len(rows)} labelled images in {len(names)} groups",
+        )
+
+    def score(encoder: Encoder) -> float:
+        pixels = archive.read(rows)
+        vectors = encoder.embed_batch(pixels, archive.channels, frame.iloc[rows])
+        classifier = KNNClassifier(k=20, temperature=0.07).fit(vectors[fitted], labels[fitted])
+        return float((classifier.predict(vectors[~fitted]) == labels[~fitted]).mean())
+
+    return score
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

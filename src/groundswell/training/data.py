@@ -1,0 +1,150 @@
+"""From archives to normalised batches: each is a pure function of seed, epoch and index, so two integers resume it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundswell import progress
+from groundswell.archive.reader import Archive
+from groundswell.archive.sampling import BlockShuffle, window_for
+from groundswell.encoder.preprocessing import Preprocessing
+from groundswell.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+PRELOAD = 0.25  # fraction of the free memory that a preloaded archive may take
+_CHUNK = 256  # images read at a time when preloading
+_WINDOW_BYTES = 8e9  # archived pixels that are shuffled together
+
+
+class Feed:
+    """Normalised batches of one or several archives of the same image size.
+
+    Pixels pass through float16 whether they are preloaded or read again each epoch (its rounding, at most 2^-11 of
+    the value, is far below speckle): a run does not depend on how much memory was free.
+
+    Parameters
+    ----------
+    archives : sequence of Archive
+        Rows are counted through them in order.
+    preprocessing : Preprocessing
+        Only `normalise` is used: views are cut from whole imagettes.
+    batch_size : int
+    seed : int
+        Of the shuffle.
+    device : torch.device
+        Where batches, and preloaded pixels, live.
+    free : int, optional
+        Bytes of memory to reckon with; measured where not given.
+
+    Raises
+    ------
+    UsageError
+        When there are fewer rows than a batch, or the sizes of the archives differ.
+    """
+
+    def __init__(
+        self,
+        archives: Sequence[Archive],
+        preprocessing: Preprocessing,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        free: int | None = None,
+    ) -> None:
+        self.archives = archives
+        self.preprocessing = preprocessing
+        self.device = device
+        self.starts = np.cumsum([0, *(len(a) for a in archives)])
+        self.rows = int(self.starts[-1])
+        shapes = {(a.height, a.width) for a in archives}
+        if len(shapes) > 1:
+            raise UsageError(
+                "the archives hold images of different sizes",
+                where=", ".join(f"{a.path}: {a.height} x {a.width}" for a in archives),
+                fix="ingest them at one --size, or pretrain on one of them",
+            )
+        if self.rows < batch_size:
+            raise UsageError(
+                f"a batch of {batch_size} needs as many images, and there are {self.rows}",
+                where=", ".join(str(a.path) for a in archives),
+                fix=f"lower batch_size (batch_size={max(self.rows // 4, 2)}), or check `where`",
+            )
+        sizes = [size for a in archives for size in a.shard_sizes]
+        # The order must not depend on the machine either: a fixed budget, and not the memory that happens to be free.
+        window = window_for(sizes, max(a.schema.row_bytes for a in archives), _WINDOW_BYTES)
+        self.shuffle = BlockShuffle(sizes, batch_size, seed, window, drop_last=True)
+        self.batches_per_epoch = self.shuffle.batches_per_epoch
+
+        height, width = shapes.pop()
+        needed = 2 * self.rows * len(preprocessing.channels) * height * width
+        free = free_memory(device) if free is None else free
+        self.preloaded: Tensor | None = None
+        if needed <= PRELOAD * free:
+            log.info("preloading %d images, normalised, as %.0f MB of float16 on %s", self.rows, needed / 1e6, device)
+            self.preloaded = self._preload()
+        else:
+            log.info(
+                "reading batches from disk: %d images are %.0f MB of float16, more than a quarter of the free %.0f MB",
+                *(self.rows, needed / 1e6, free / 1e6),
+            )
+
+    def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+        """Batch ``index`` of ``epoch``: normalised images float32 ``[B, C, H, W]`` and their rows, int64 ``[B]``."""
+        rows = self.shuffle.batch(epoch, index)
+        if self.preloaded is None:
+            images = self._read(rows).to(self.device)
+        else:
+            images = self.preloaded[torch.from_numpy(rows).to(self.device)]
+        return images.float(), torch.from_numpy(rows)
+
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        """float16 ``[n, C, H, W]``, normalised, in the order of ``rows``."""
+        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        out: Tensor | None = None
+        for i in np.unique(owner):
+            mine = np.flatnonzero(owner == i)
+            archive, local = self.archives[i], rows[mine] - self.starts[i]
+            normalised = self.preprocessing.normalise(
+                archive.read(local), archive.channels, archive.catalogue.iloc[local]
+            ).half()
+            if out is None:
+                out = torch.empty(len(rows), *normalised.shape[1:], dtype=torch.float16)
+            out[torch.from_numpy(mine)] = normalised
+        assert out is not None
+        return out
+
+    def _preload(self) -> Tensor:
+        parts = []
+        with progress.bar("preload", total=self.rows, unit="images") as bar:
+            for start in range(0, self.rows, _CHUNK):
+                chunk = np.arange(start, min(start + _CHUNK, self.rows), dtype=np.int64)
+                parts.append(self._read(chunk).to(self.device))
+                bar.advance(len(chunk))
+        return torch.cat(parts)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on ``device``: of the machine, or of its container where that is less."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 4 << 30
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free = min(free, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # no container, or one without a limit ("max")
+    return max(free, 0)

@@ -1,0 +1,253 @@
+"""The training loop, from the first line to the last: batch, loss, backward, step, look, log, save.
+
+A run is a function of its recipe, its archives and its starting weights. All randomness comes from keys, and a batch
+is a function of (seed, epoch, index), so a checkpoint needs weights, optimiser and a few integers, and a resumed run
+on a CPU (same threads, same build) ends in the same bits as one that nothing disturbed. Checkpoints lie between
+optimiser steps: a signal that comes half-way through an accumulation waits for its end, a kill goes back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from groundswell import progress, rng
+from groundswell.archive.reader import Archive
+from groundswell.config import Origins, to_yaml
+from groundswell.encoder.encoder import Encoder
+from groundswell.errors import StoppedBySignal
+from groundswell.methods.schedules import warmup_cosine
+from groundswell.methods.simclr import Observed
+from groundswell.training.checkpoint import Checkpoints
+from groundswell.training.clock import Clock
+from groundswell.training.health import effective_rank, feature_spread
+from groundswell.training.recipe import Recipe
+from groundswell.training.run_directory import MetricsLog, Row, RunDirectory, annotated_yaml, plain
+from groundswell.training.session import Session, build_session, start_from
+from groundswell.training.signals import StopRequest, listening
+
+log = logging.getLogger(__name__)
+
+Monitor = Callable[[Encoder], float]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run came to.
+
+    Attributes
+    ----------
+    path, model : Path
+        The run directory and the model directory in it.
+    steps, images : int
+        Optimiser steps, and images drawn (each is seen as two views).
+    seconds : float
+        Time spent, over all processes that worked on the run.
+    metrics : dict
+        The last row of metrics.jsonl.
+    precision, device : str
+    resumed_at : int or None
+        The step at which this call took the run up.
+    """
+
+    path: Path
+    model: Path
+    steps: int
+    images: int
+    seconds: float
+    metrics: Row
+    precision: str
+    device: str
+    resumed_at: int | None
+
+
+def pretrain(
+    archives: Sequence[Archive],
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    init: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    origins: Origins | None = None,
+    given: str | None = None,
+    monitor: Monitor | None = None,
+) -> RunReport:
+    """Pretrain a backbone on archives without labels, and leave a run directory behind.
+
+    Parameters
+    ----------
+    archives : sequence of Archive
+        Of one image size; ``recipe.where`` selects rows of each.
+    recipe : Recipe
+    output : path
+        The run directory: new or empty, unless ``resume`` or ``overwrite``.
+    init : path, optional
+        A model directory whose backbone to start from.
+    resume : bool
+        Go on from the newest whole checkpoint; from the start where there is none.
+    origins, given : optional
+        Where each setting came from, and the recipe's own text, for the run directory.
+    monitor : callable, optional
+        ``monitor(encoder) -> score``, higher is better, called each ``recipe.monitor_every`` of the run; the
+        checkpoint with the best score is kept.
+
+    Returns
+    -------
+    RunReport
+
+    Raises
+    ------
+    UsageError
+        When the folder is taken, or the run to resume was another one.
+    CollapsedError, DivergedError
+        When the run cannot lead anywhere; the last good checkpoint is named.
+    StoppedBySignal
+        After SIGTERM or SIGINT, with a checkpoint written.
+    """
+    started = time.monotonic()
+    run = RunDirectory(Path(output))
+    run.prepare(resume=resume, overwrite=overwrite)
+    checkpoints = Checkpoints(run.checkpoints, recipe.checkpoint.keep)
+    with run.logging(), listening() as stop, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # for layers that draw from torch's own state; all else comes from keys
+        found = checkpoints.newest()
+        if found is None:
+            settings = recipe.model_dump(mode="json")
+            run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
+        session = build_session(archives, recipe, run, checkpoints, started)
+        if found is not None:
+            session.restore(*found)
+        elif init is not None:
+            start_from(session, init)
+        resumed_at = session.at.step if found else None
+        run.write_environment(
+            {"resumed_at": resumed_at, **session.surroundings(), "data": [d.to_json() for d in session.data]}
+        )
+        train(session, stop, monitor)
+        return RunReport(
+            path=run.path,
+            model=run.model,
+            steps=session.at.step,
+            images=session.at.step * recipe.images_per_step,
+            seconds=session.elapsed,
+            metrics=session.last_row,
+            precision=session.precision.name,
+            device=str(session.device),
+            resumed_at=resumed_at,
+        )
+
+
+def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
+    """Drive a session to the end of its run, or to the signal that stops it."""
+    recipe, horizon, at = session.recipe, session.horizon, session.at
+    peak = recipe.optimiser.peak(recipe.images_per_step)
+    clock = Clock(recipe.checkpoint)
+    session.method.train()
+    total, unit = horizon.remaining(at.step, session.elapsed)
+    done = horizon.finished(at.step, session.elapsed, 0.0)
+    with MetricsLog(session.run, at.step) as metrics, progress.bar("pretrain", total=total, unit=unit) as bar:
+        while not done:
+            if stop.name is not None:
+                save(session, metrics, clock)
+                raise StoppedBySignal(
+                    f"stopped by {stop.name}, with a checkpoint",
+                    where=f"{session.run.path}, step {at.step}",
+                    fix="run the same command with --resume to go on",
+                )
+            before = session.progress
+            rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
+            loss, norm, observed = step(session, rate, clock)
+            clock.tick(recipe.images_per_step)
+            bar.advance(clock.step_seconds if horizon.steps is None else 1)
+            done = horizon.finished(at.step, session.elapsed, clock.step_seconds)
+
+            due = clock.save_is_due(at.step) and session.health.well
+            scoring = monitor is not None and (done or passes(recipe.monitor_every, before, session.progress))
+            if done or scoring or at.step % recipe.log_steps == 0:
+                figures = look(observed)
+                fault = session.health.judge_features(figures, before, at.step, session.last_checkpoint)
+                if fault is not None:
+                    log.warning("step %d: %s", at.step, fault)
+                row: Row = {"step": at.step, "epoch": at.epoch, "images": at.step * recipe.images_per_step}
+                row |= {"progress": before, "learning_rate": rate, "loss": loss, "gradient_norm": norm, **figures}
+                row |= {"skipped_steps": session.health.total_skipped}
+                if scoring and monitor is not None:
+                    row["monitor"] = monitor(session.encoder())
+                    due |= session.checkpoints.claim_best(at.step, row["monitor"])
+                session.last_row = {name: plain(value) for name, value in row.items()}
+                timing = {"elapsed_s": session.elapsed, **clock.read()}
+                metrics.write(session.last_row | {"timing": {name: round(value, 4) for name, value in timing.items()}})
+                bar.note(
+                    f"loss {loss:.3f}, {timing['images_per_s']:.0f} img/s, data wait {timing['data_wait']:.0%}, "
+                    f"rank {figures['effective_rank']:.1f}"
+                )
+            if due or done:
+                save(session, metrics, clock)
+
+
+def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Observed]:
+    """One optimiser step: its loss, the norm of its gradient, and what its last batch shows.
+
+    The gradient is the mean of those of ``accumulate`` batches. For a loss that is a mean over images that is the
+    gradient of the one large batch; NT-Xent takes its negatives, and batch normalisation its statistics, from each
+    batch alone, so for them it is not. A step with a number that is not finite is not taken, and the running
+    statistics of the norms, which its forward pass has spoilt, are put back.
+    """
+    recipe, method, at = session.recipe, session.method, session.at
+    statistics = [buffer.clone() for buffer in method.buffers()]
+    for group in session.optimiser.param_groups:
+        group["lr"] = rate
+    session.optimiser.zero_grad(set_to_none=True)
+    losses = []
+    for _ in range(recipe.accumulate):
+        with clock.waiting():
+            images, rows = session.feed.batch(at.epoch, at.index)
+            keys = rng.keys(recipe.seed, rows, "views", at.epoch)
+        with session.precision.autocast(session.device):
+            loss, observed = method.loss(images, keys)
+        torch.autograd.backward(loss / recipe.accumulate)
+        losses.append(loss.detach())
+        at.index += 1
+        if at.index == session.feed.batches_per_epoch:
+            at.epoch, at.index = at.epoch + 1, 0
+    at.step += 1
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if recipe.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(method.parameters(), recipe.clip_norm, norm)
+    value, size = float(torch.stack(losses).mean()), float(norm)
+    if session.health.judge_step(value, size, at.step, session.last_checkpoint):
+        session.optimiser.step()
+    else:
+        log.warning("step %d is skipped: loss %s, gradient norm %s", at.step, value, size)
+        with torch.no_grad():
+            for buffer, saved in zip(method.buffers(), statistics, strict=True):
+                buffer.copy_(saved)
+    return value, size, observed
+
+
+def look(observed: Observed) -> dict[str, float]:
+    """The figures of a batch that tell whether the representation is alive."""
+    return {
+        **{name: float(value) for name, value in observed.scalars.items()},
+        "feature_spread": feature_spread(observed.features),
+        "effective_rank": effective_rank(observed.features),
+    }
+
+
+def passes(interval: float, before: float, after: float) -> bool:
+    """Whether progress has passed a multiple of ``interval``."""
+    return int(after / interval) > int(before / interval)
+
+
+def save(session: Session, metrics: MetricsLog, clock: Clock) -> None:
+    """Make the metrics durable, then write a checkpoint and the model directory."""
+    metrics.sync()
+    session.save()
+    clock.saved()

@@ -1,0 +1,465 @@
+"""A run from end to end: what it leaves, and that nothing which happens to it changes what it comes to."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from groundswell import files
+from groundswell.archive.reader import Archive
+from groundswell.backbones import ResNet, build_backbone
+from groundswell.config import parse_yaml, validate
+from groundswell.encoder.directory import load
+from groundswell.errors import (
+    CollapsedError,
+    DivergedError,
+    GroundswellError,
+    ModelError,
+    StoppedBySignal,
+    UsageError,
+)
+from groundswell.methods.simclr import SimCLR
+from groundswell.training import loop
+from groundswell.training.checkpoint import Checkpoints, read_checkpoint
+from groundswell.training.loop import RunReport, passes, pretrain
+from groundswell.training.recipe import Recipe
+from groundswell.training.run_directory import read_metrics
+from groundswell.training.session import Session
+from groundswell.views.policies import ViewPolicy
+from training.tiny import make_archive, tiny_recipe
+
+
+def weights(run: Path) -> str:
+    """The SHA-256 of the model's bytes."""
+    return files.sha256_file(run / "model" / "model.safetensors")
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The metrics without their timings."""
+    return [{k: v for k, v in row.items() if k != "timing"} for row in read_metrics(run / "metrics.jsonl")]
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch, how: BaseException | int) -> None:
+    """End the run when so many optimiser steps are done: by an exception (like a kill, no save) or by a signal."""
+    plain = loop.step
+
+    def watched(session: Session, rate: float, clock: Any) -> Any:
+        if session.at.step == step:
+            if isinstance(how, BaseException):
+                raise how
+            os.kill(os.getpid(), how)
+        return plain(session, rate, clock)
+
+    monkeypatch.setattr(loop, "step", watched)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside one process: nothing in the product may catch it."""
+
+
+ACCUMULATE = {"accumulate": 3, "batch_size": 8, "length": {"steps": 5}, "checkpoint": {"steps": 2}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Finished runs of the tiny recipe and of its accumulating variant."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    pretrain([archive], tiny_recipe(), folder / "plain")
+    pretrain([archive], tiny_recipe(**ACCUMULATE), folder / "accumulate")
+    return {"plain": folder / "plain", "accumulate": folder / "accumulate"}
+
+
+def test_what_a_run_leaves(archive: Archive, undisturbed: dict[str, Path]) -> None:
+    run = undisturbed["plain"]
+    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["epoch"] for row in rows(run)] == [0, 1, 1, 2, 2, 3, 3]  # of the next batch; 36 rows give two of 16
+    assert [row["images"] for row in rows(run)] == [16 * n for n in range(1, 8)]
+    assert Checkpoints(run / "checkpoints").steps() == [6, 7]
+    resolved = parse_yaml((run / "resolved.yaml").read_text(), "resolved")
+    assert validate(Recipe, resolved) == tiny_recipe()
+    encoder = load(run / "model")
+    where = archive.where("split == 'test'")
+    vectors = encoder.embed_batch(where.read(slice(None)), where.channels, where.catalogue)
+    assert vectors.shape == (12, 32)
+    assert np.isfinite(vectors).all()
+    assert list(run.glob("events.*"))
+    assert "preloading 36 images" in (run / "run.log").read_text()
+    assert files.read_json(run / "environment.json")[0]["threads"] == torch.get_num_threads()
+
+
+def test_the_model_holds_the_weights_of_the_last_checkpoint(undisturbed: dict[str, Path]) -> None:
+    run = undisturbed["plain"]
+    state = read_checkpoint(run / "checkpoints" / "step-00000007.pt")
+    for name, tensor in load(run / "model").backbone.state_dict().items():
+        assert torch.equal(tensor, state["method"][f"backbone.{name}"]), name
+
+
+@pytest.mark.parametrize(
+    ("variant", "step"),
+    # Two batches an epoch: after 3 steps a run stands in the middle of an epoch, after 4 at its end. Accumulating 3
+    # of 4 batches an epoch, a step begins in one epoch and ends in the next.
+    [("plain", 3), ("plain", 4), ("plain", 5), ("plain", 1), ("accumulate", 2), ("accumulate", 3)],
+)
+@pytest.mark.parametrize("how", ["kill", "signal"])
+def test_a_resumed_run_ends_in_the_same_bits(
+    archive: Archive,
+    undisturbed: dict[str, Path],
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str,
+    step: int,
+    how: str,
+) -> None:
+    recipe = tiny_recipe() if variant == "plain" else tiny_recipe(**ACCUMULATE)
+    with monkeypatch.context() as patch:
+        stop_after(step, patch, Killed() if how == "kill" else signal.SIGTERM)
+        with pytest.raises(Killed if how == "kill" else StoppedBySignal):
+            pretrain([archive], recipe, output)
+    report = pretrain([archive], recipe, output, resume=True)
+    # A kill goes back to the last checkpoint; a signal is answered after the step in which it came.
+    every = recipe.checkpoint.steps or 1
+    assert report.resumed_at == ((step // every * every or None) if how == "kill" else step + 1)
+    assert weights(output) == weights(undisturbed[variant])
+    assert rows(output) == rows(undisturbed[variant])
+
+
+@pytest.mark.parametrize("dropped", ["optimiser", "index", "method"])
+def test_negative_control_a_resume_that_forgets_something_ends_elsewhere(
+    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch, dropped: str
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(3, patch, signal.SIGTERM)
+        with pytest.raises(StoppedBySignal):
+            pretrain([archive], tiny_recipe(), output)
+    store = Checkpoints(output / "checkpoints")
+    found = store.newest()
+    assert found is not None
+    state = found[1]
+    if dropped == "optimiser":
+        state["optimiser"]["state"] = {}
+    elif dropped == "index":
+        state["at"]["index"] = 1 - state["at"]["index"]
+    else:
+        state["method"]["backbone.bn1.running_mean"] += 0.1  # statistics, which no gradient would show
+    store.save(4, state)
+    pretrain([archive], tiny_recipe(), output, resume=True)
+    assert weights(output) != weights(undisturbed["plain"])
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(6, patch, Killed())
+        with pytest.raises(Killed):
+            pretrain([archive], tiny_recipe(), output)
+    newest = output / "checkpoints" / "step-00000006.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    report = pretrain([archive], tiny_recipe(), output, resume=True)
+    assert report.resumed_at == 3
+    assert "damaged" in (output / "run.log").read_text()
+    assert weights(output) == weights(undisturbed["plain"])
+    assert rows(output) == rows(undisturbed["plain"])
+
+
+def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped_on_resume(
+    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, Killed())
+        with pytest.raises(Killed):
+            pretrain([archive], tiny_recipe(), output)
+    assert [row["step"] for row in rows(output)] == [1, 2, 3, 4, 5]  # written through, though nothing was closed
+    with (output / "metrics.jsonl").open("ab") as handle:
+        handle.write(b'{"step": 6, "lo')
+    pretrain([archive], tiny_recipe(), output, resume=True)
+    assert rows(output) == rows(undisturbed["plain"])
+
+
+def test_resuming_a_finished_run_changes_nothing(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"steps": 2})
+    pretrain([archive], recipe, output)
+    before = weights(output), rows(output)
+    report = pretrain([archive], recipe, output, resume=True)
+    assert (report.steps, report.resumed_at) == (2, 2)
+    assert (weights(output), rows(output)) == before
+
+
+def test_a_full_disk_during_a_checkpoint_keeps_the_one_before(
+    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = files.os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("step-00000006.pt"):
+            raise OSError(28, "No space left on device")
+        plain(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", full)
+        with pytest.raises(GroundswellError, match="could not write") as caught:
+            pretrain([archive], tiny_recipe(), output)
+    assert "No space left" in (caught.value.why or "")
+    assert Checkpoints(output / "checkpoints").steps() == [3]
+    load(output / "model")  # that of step 3: still whole
+    pretrain([archive], tiny_recipe(), output, resume=True)
+    assert weights(output) == weights(undisturbed["plain"])
+
+
+def test_runs_are_a_function_of_the_seed(archive: Archive, undisturbed: dict[str, Path], tmp_path: Path) -> None:
+    pretrain([archive], tiny_recipe(), tmp_path / "again")
+    pretrain([archive], tiny_recipe(seed=1), tmp_path / "other")
+    assert weights(tmp_path / "again") == weights(undisturbed["plain"])
+    assert weights(tmp_path / "other") != weights(undisturbed["plain"])
+
+
+def test_reading_from_disk_and_preloading_give_the_same_bits(
+    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundswell.training.data.free_memory", lambda device: 0)
+    pretrain([archive], tiny_recipe(), output)
+    assert "reading batches from disk" in (output / "run.log").read_text()
+    assert weights(output) == weights(undisturbed["plain"])
+
+
+def test_two_archives_are_one_set_of_rows(archive: Archive, output: Path, tmp_path: Path) -> None:
+    other = make_archive(tmp_path / "other", count=12)
+    report = pretrain([archive, other], tiny_recipe(length={"epochs": 1}), output)
+    assert report.images == 32  # 36 and 9 training images: two batches of 16 fit in an epoch
+    assert {d["archive"] for d in files.read_json(output / "environment.json")[0]["data"]} == {"archive", "other"}
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [({"steps": 3}, 3), ({"epochs": 1.5}, 3), ({"images": 33}, 3)],  # two batches of 16 an epoch; 33 images need 3
+)
+def test_lengths_in_steps_epochs_and_images(
+    archive: Archive, output: Path, length: dict[str, float], steps: int
+) -> None:
+    assert pretrain([archive], tiny_recipe(length=length), output).steps == steps
+
+
+def test_a_run_in_minutes_ends_on_time_with_its_schedule_done(archive: Archive, output: Path) -> None:
+    minutes = 0.05
+    report = pretrain([archive], tiny_recipe(length={"minutes": minutes}, batch_size=32), output)
+    last = rows(output)[-1]
+    assert report.steps > 1
+    assert last["progress"] > 0.7  # the rest is less than a step, on a loaded machine too
+    assert report.seconds < 60 * minutes + 5.0  # and what the last save takes
+    assert last["learning_rate"] < 0.25e-3  # well down the cosine from its peak of 1e-3
+
+
+def test_accumulation_equals_the_large_batch_where_the_loss_is_a_mean_over_images(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It does not for NT-Xent (negatives) and batch normalisation (statistics), so both are taken out here.
+    plain = SimCLR.loss
+
+    def mean_over_images(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        self.eval()
+        _, observed = plain(self, images, keys)
+        features = self.backbone(self.policy(images, keys)).pooled
+        return features.square().mean(), observed
+
+    monkeypatch.setattr(SimCLR, "loss", mean_over_images)
+    optimiser = {"name": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    settings = {"length": {"steps": 1}, "optimiser": optimiser, "schedule": {"warmup": 0.0, "final": 1.0}}
+    for name, batch, accumulate in (("large", 24, 1), ("small", 8, 3)):  # the same 24 rows in the same order
+        pretrain([archive], tiny_recipe(batch_size=batch, accumulate=accumulate, **settings), tmp_path / name)
+    large, small = (load(tmp_path / name / "model").backbone for name in ("large", "small"))
+    start = build_backbone(tiny_recipe().backbone, 1, seed=0)
+    for first, second, before in zip(large.parameters(), small.parameters(), start.parameters(), strict=True):
+        # Equal but for the rounding of float32 sums taken in another order, far below the step itself.
+        moved = float((first - before).detach().abs().max())
+        torch.testing.assert_close(first, second, rtol=0, atol=max(1e-4 * moved, 1e-8))
+
+
+def test_a_step_takes_the_mean_gradient_of_its_batches(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With plain SGD from zero momentum, the first step moves the weights by the rate times that mean.
+    seen: list[tuple[Tensor, Tensor]] = []
+    plain = SimCLR.loss
+
+    def recording(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        seen.append((images, keys))
+        return plain(self, images, keys)
+
+    monkeypatch.setattr(SimCLR, "loss", recording)
+    optimiser = {"name": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    recipe = tiny_recipe(
+        **{**ACCUMULATE, "length": {"steps": 1}, "optimiser": optimiser, "schedule": {"warmup": 0.0, "final": 1.0}}
+    )
+    pretrain([archive], recipe, output)
+    assert len(seen) == 3
+
+    backbone = build_backbone(recipe.backbone, 1, recipe.seed)
+    method = SimCLR(recipe.method, backbone, ViewPolicy(recipe.views, recipe.view_size), recipe.seed)
+    method.to(memory_format=torch.channels_last)
+    start = backbone.conv1.weight.detach().clone()
+    gradients = []
+    for images, keys in seen:
+        method.zero_grad()
+        plain(method, images, keys)[0].backward()
+        gradients.append(backbone.conv1.weight.grad.clone())
+    expected = start - 0.1 * torch.stack(gradients).mean(dim=0)
+    # float32 rounding of a few sums
+    torch.testing.assert_close(load(output / "model").backbone.conv1.weight.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_nan_images_are_skipped_then_stop_the_run_and_spoil_nothing(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SimCLR.loss
+    calls = iter(range(1000))
+
+    def poisoned(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        return plain(self, torch.full_like(images, math.nan) if next(calls) >= 4 else images, keys)
+
+    monkeypatch.setattr(SimCLR, "loss", poisoned)
+    with pytest.raises(DivergedError) as caught:
+        pretrain([archive], tiny_recipe(length={"steps": 40}, health={"max_skipped": 3}), output)
+    assert "step 8" in (caught.value.where or "")  # 4 good steps, 3 skipped, the next one stops
+    assert "step-00000003.pt" in (caught.value.where or "")
+    last = rows(output)[-1]
+    assert (last["step"], last["loss"], last["skipped_steps"]) == (7, None, 3)
+    state = read_checkpoint(output / "checkpoints" / "step-00000003.pt")
+    assert all(bool(torch.isfinite(t).all()) for t in state["method"].values())
+    assert Checkpoints(output / "checkpoints").steps() == [3]  # none was saved while the run was ill
+
+
+def test_one_bad_batch_is_skipped_and_the_statistics_of_the_norms_recover(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SimCLR.loss
+    calls = iter(range(1000))
+
+    def poisoned(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        return plain(self, torch.full_like(images, math.nan) if next(calls) == 2 else images, keys)
+
+    monkeypatch.setattr(SimCLR, "loss", poisoned)
+    report = pretrain([archive], tiny_recipe(), output)
+    assert report.metrics["skipped_steps"] == 1
+    assert all(bool(torch.isfinite(t).all()) for t in load(output / "model").backbone.state_dict().values())
+
+
+def test_a_backbone_that_returns_constants_is_stopped_as_collapsed(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ResNet.forward
+
+    def constant(self: ResNet, images: Tensor) -> Any:
+        features = plain(self, images)
+        return features._replace(pooled=features.pooled * 0.0 + 1.0)
+
+    monkeypatch.setattr(ResNet, "forward", constant)
+    with pytest.raises(CollapsedError) as caught:
+        pretrain([archive], tiny_recipe(length={"steps": 40}), output)
+    assert "spread" in (caught.value.why or "")
+    assert "CollapsedError" in (output / "run.log").read_text()
+
+
+def test_a_rate_far_too_high_is_stopped(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(
+        optimiser={"name": "sgd", "lr": 1e12, "weight_decay": 0.0}, length={"steps": 60}, schedule={"warmup": 0.0}
+    )
+    with pytest.raises((CollapsedError, DivergedError)):
+        pretrain([archive], recipe, output)
+
+
+def test_the_folder_is_protected(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"steps": 1})
+    pretrain([archive], recipe, output)
+    with pytest.raises(UsageError, match="already holds a run"):
+        pretrain([archive], recipe, output)
+    with pytest.raises(UsageError, match="exclude"):
+        pretrain([archive], recipe, output, resume=True, overwrite=True)
+    assert pretrain([archive], recipe, output, overwrite=True).resumed_at is None
+    foreign = output.parent / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter1.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="not a run"):
+        pretrain([archive], recipe, foreign, overwrite=True)
+    assert (foreign / "chapter1.tex").read_text() == "years of work"
+
+
+def test_resuming_with_other_settings_or_data_is_refused_by_name(
+    archive: Archive, output: Path, tmp_path: Path
+) -> None:
+    pretrain([archive], tiny_recipe(length={"steps": 2}), output)
+    with pytest.raises(UsageError) as caught:
+        pretrain([archive], tiny_recipe(length={"steps": 2}, batch_size=12), output, resume=True)
+    assert "batch_size: 16 -> 12" in (caught.value.why or "")
+    other = make_archive(tmp_path / "other", count=52)
+    with pytest.raises(UsageError) as caught:
+        pretrain([other], tiny_recipe(length={"steps": 2}), output, resume=True)
+    assert "other images" in (caught.value.why or "")
+    # When to save and when to give up may change.
+    changed = tiny_recipe(length={"steps": 2}, checkpoint={"steps": 1}, health={"patience": 9})
+    assert pretrain([archive], changed, output, resume=True).resumed_at == 2
+
+
+def test_a_change_of_threads_is_said_aloud(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"steps": 1})
+    pretrain([archive], recipe, output)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        pretrain([archive], recipe, output, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"threads = {threads + 1} where the checkpoint had {threads}" in (output / "run.log").read_text()
+
+
+def test_starting_from_a_model(archive: Archive, undisturbed: dict[str, Path], tmp_path: Path) -> None:
+    start = undisturbed["plain"] / "model"
+    frozen = {"name": "sgd", "lr": 1e-30, "momentum": 0.0, "weight_decay": 0.0}
+    pretrain([archive], tiny_recipe(length={"steps": 1}, optimiser=frozen), tmp_path / "from", init=start)
+    before, after = load(start).backbone, load(tmp_path / "from" / "model").backbone
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    wider = tiny_recipe(length={"steps": 1}, backbone={"name": "resnet18", "width": 8})
+    with pytest.raises(ModelError, match="another backbone"):
+        pretrain([archive], wider, tmp_path / "wider", init=start)
+
+
+def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(
+    archive: Archive, undisturbed: dict[str, Path], output: Path
+) -> None:
+    scores = iter([0.2, 0.9, 0.3, 0.4, 0.5])
+    report: RunReport = pretrain(
+        [archive], tiny_recipe(checkpoint={"steps": 3, "keep": 1}), output, monitor=lambda encoder: next(scores)
+    )
+    assert report.metrics["monitor"] == 0.5
+    scored = [(row["step"], row["monitor"]) for row in rows(output) if "monitor" in row]
+    # Of 7 steps, each ends at progress (step + 1/2) / 7: the fifths are passed at these.
+    assert scored == [(1, 0.2), (3, 0.9), (4, 0.3), (6, 0.4), (7, 0.5)]
+    assert Checkpoints(output / "checkpoints").best() == (3, 0.9)
+    assert Checkpoints(output / "checkpoints").steps() == [3, 7]
+    assert weights(output) == weights(undisturbed["plain"])
+
+
+def test_too_few_images_for_a_batch_names_the_fix(archive: Archive, output: Path) -> None:
+    with pytest.raises(UsageError, match="a batch of 64") as caught:
+        pretrain([archive], tiny_recipe(batch_size=64), output)
+    assert "batch_size=9" in (caught.value.fix or "")
+
+
+def test_the_metrics_are_plain_json(undisturbed: dict[str, Path]) -> None:
+    for line in (undisturbed["plain"] / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert {"elapsed_s", "images_per_s", "data_wait"} == set(row["timing"])
+
+
+def test_passing_a_multiple() -> None:
+    assert [passes(0.2, a, b) for a, b in ((0.0, 0.1), (0.1, 0.2), (0.19, 0.45), (0.41, 0.59))] == [
+        *(False, True, True, False)
+    ]
