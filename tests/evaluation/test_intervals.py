@@ -45,7 +45,7 @@ def test_a_weighted_metric_is_the_metric_of_the_resampled_rows(kind):
     statistics, codes = _statistics()
     statistic, plain = statistics[kind]
     weights = np.stack([np.ones(25), np.random.default_rng(1).multinomial(25, [0.04] * 25)]).astype(float)
-    got = statistic.evaluate(torch.from_numpy(weights)).numpy()
+    got = torch.stack(statistic.evaluate(torch.from_numpy(weights)), dim=1).numpy()
     for w, row in zip(weights, got, strict=True):
         resampled = np.repeat(np.arange(len(codes)), w[codes].astype(int))
         expected = plain(resampled)
@@ -58,7 +58,7 @@ def test_the_standard_error_is_that_of_the_group_jackknife(kind):
     statistics, _ = _statistics(rows=2000, groups=200)
     statistic, _ = statistics[kind]
     weights = np.ones((200, 200)) - np.eye(200)
-    deleted = statistic.evaluate(torch.from_numpy(weights)).numpy()
+    deleted = torch.stack(statistic.evaluate(torch.from_numpy(weights)), dim=1).numpy()
     jackknife = np.sqrt(199 / 200 * ((deleted - deleted.mean(0)) ** 2).sum(0))
     got = bootstrap_t({"m": statistic}, {"m": {"m": 1.0}}, 200, draws=10)["m"]
     for name, expected in zip(statistic.names, jackknife, strict=True):
@@ -86,7 +86,7 @@ def _coverage(groups, replicates, resample_rows=False):
     covered = 0
     for i in range(replicates):
         statistic, units = _replicate(rng, groups, resample_rows)
-        bias = Statistic(("bias",), ((-np.inf, np.inf),), lambda w, s=statistic: s.evaluate(w)[:, :1])
+        bias = Statistic(("bias",), ((-np.inf, np.inf),), lambda w, s=statistic: s.evaluate(w)[:1])
         got = bootstrap_t({"m": bias}, {"m": {"m": 1.0}}, units, draws=300, seed=i)["m"]["bias"]
         covered += got.low <= 0.0 <= got.high
     return covered / replicates

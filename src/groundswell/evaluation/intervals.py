@@ -46,13 +46,13 @@ class Interval:
 class Statistic:
     """Metrics as a differentiable function of the weight of each group.
 
-    ``evaluate`` maps float64 ``[B, G]`` weights to float64 ``[B, M]`` metrics; it is homogeneous of degree 0, so its
-    gradient is the influence of each group. ``bounds`` are the least and largest value each metric can have.
+    ``evaluate`` maps float64 ``[B, G]`` weights to one float64 ``[B]`` per metric; each is homogeneous of degree 0, so
+    its gradient is the influence of each group. ``bounds`` are the least and largest value each metric can have.
     """
 
     names: tuple[str, ...]
     bounds: tuple[tuple[float, float], ...]
-    evaluate: Callable[[Tensor], Tensor]
+    evaluate: Callable[[Tensor], list[Tensor]]
 
 
 def bootstrap_t(
@@ -133,11 +133,8 @@ def _studentise(statistics: Mapping[str, Statistic], matrix: Floats, weights: Fl
     for statistic in statistics.values():
         w = torch.from_numpy(weights).requires_grad_(True)
         result = statistic.evaluate(w)
-        slopes = [
-            torch.autograd.grad(result[:, m].nan_to_num().sum(), w, retain_graph=True)[0]
-            for m in range(result.shape[1])
-        ]
-        values.append(result.detach().numpy())
+        slopes = [torch.autograd.grad(r.nan_to_num().sum(), w, retain_graph=True)[0] for r in result]
+        values.append(torch.stack(result, dim=1).detach().numpy())
         influences.append(torch.stack(slopes).numpy())  # [metrics, B, G]
     value = np.einsum("ct,tbm->bcm", matrix, np.stack(values))
     groups = weights.shape[1]
@@ -165,12 +162,12 @@ def classification_statistic(observed: Codes, predicted: Codes, classes: int, co
     hit = eye[observed] * (observed == predicted)[:, None]
     sums = _sums(np.concatenate([hit, eye[observed], eye[predicted]], axis=1), codes, groups)
 
-    def evaluate(weights: Tensor) -> Tensor:
+    def evaluate(weights: Tensor) -> list[Tensor]:
         hits, true, said = (weights @ sums).reshape(-1, 3, classes).unbind(1)
         seen = (true > 0).double()
         recall = (hits / true.clamp_min(1e-9) * seen).sum(1) / seen.sum(1)
         f1 = (2 * hits / (true + said).clamp_min(1e-9) * seen).sum(1) / seen.sum(1)
-        return torch.stack([hits.sum(1) / true.sum(1), recall, f1], dim=1)
+        return [hits.sum(1) / true.sum(1), recall, f1]
 
     return Statistic(("accuracy", "balanced_accuracy", "macro_f1"), ((0.0, 1.0),) * 3, evaluate)
 
@@ -181,13 +178,13 @@ def regression_statistic(observed: Floats, predicted: Floats, codes: Codes, grou
     shifted = observed - level  # sums of squares about the mean keep their digits
     sums = _sums(np.stack([np.ones_like(error), error, error**2, shifted, shifted**2], axis=1), codes, groups)
 
-    def evaluate(weights: Tensor) -> Tensor:
+    def evaluate(weights: Tensor) -> list[Tensor]:
         n, e, ee, o, oo = (weights @ sums).unbind(1)
         bias, mse, mean = e / n, ee / n, level + o / n
         rmse = mse.clamp_min(1e-300).sqrt()
         unbiased = (mse - bias**2).clamp_min(1e-300).sqrt()
         skill = 1 - mse / (oo / n - (o / n) ** 2)
-        return torch.stack([bias, rmse, rmse / mean, unbiased / mean, skill], dim=1)
+        return [bias, rmse, rmse / mean, unbiased / mean, skill]
 
     names = ("bias", "rmse", "scatter_index", "unbiased_scatter_index", "r2")
     inf = float("inf")
@@ -200,15 +197,20 @@ def multi_label_statistic(observed: Floats, score: Floats, tags: Sequence[str], 
     curves = [_Curve(observed[:, t], score[:, t], codes, groups) for t in range(count)]
     pooled = _Curve(observed.ravel(), score.ravel(), np.repeat(codes, count), groups)
 
-    def evaluate(weights: Tensor) -> Tensor:
-        each = torch.stack([curve(weights) for curve in curves], dim=1)  # [B, T, 2]
-        known = torch.isfinite(each)
-        macro = torch.where(known, each, 0.0).sum(1) / known.sum(1)
-        return torch.cat([macro, pooled(weights), each.flatten(1)], dim=1)
+    def evaluate(weights: Tensor) -> list[Tensor]:
+        each = [curve(weights) for curve in curves]
+        macro = [_mean_known(torch.stack([pair[kind] for pair in each])) for kind in (0, 1)]
+        return [*macro, *pooled(weights), *(value for pair in each for value in pair)]
 
     names = ["macro_auroc", "macro_ap", "micro_auroc", "micro_ap"]
     names += [f"{kind}:{tag}" for tag in tags for kind in ("auroc", "ap")]
     return Statistic(tuple(names), ((0.0, 1.0),) * len(names), evaluate)
+
+
+def _mean_known(values: Tensor) -> Tensor:
+    """Mean over the first dimension of what is not NaN; NaN where nothing is known."""
+    known = torch.isfinite(values)
+    return torch.where(known, values, 0.0).sum(0) / known.sum(0)
 
 
 class _Curve:
@@ -226,7 +228,7 @@ class _Curve:
         self.group = torch.from_numpy(codes[order])
         self.positive = torch.from_numpy((observed[order] > 0).astype(np.float64))
 
-    def __call__(self, weights: Tensor) -> Tensor:
+    def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         row = weights[:, self.group]
         empty = torch.zeros(len(weights), self.thresholds, dtype=weights.dtype)
         positive = empty.index_add(1, self.place, row * self.positive)
@@ -237,4 +239,4 @@ class _Curve:
         roc = (positive * worse).sum(1) / (p * q).clamp_min(1e-9)
         precision = (positive * positive.cumsum(1) / asked.clamp_min(1e-9)).sum(1) / p.clamp_min(1e-9)
         nan = torch.full_like(p, torch.nan)
-        return torch.stack([torch.where((p > 0) & (q > 0), roc, nan), torch.where(p > 0, precision, nan)], dim=1)
+        return torch.where((p > 0) & (q > 0), roc, nan), torch.where(p > 0, precision, nan)

@@ -167,15 +167,6 @@ class Audit:
     shared: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, list[str]] = field(default_factory=dict)
 
-    def lines(self) -> list[str]:
-        """One line per kind of overlap, for people."""
-        return [
-            f"{n} {kind} shared by training and evaluated rows, for example {', '.join(self.examples[kind])}"
-            if n
-            else f"no {kind} shared by training and evaluated rows"
-            for kind, n in self.shared.items()
-        ]
-
 
 def audit(frame: pd.DataFrame, split: Split, codes: Rows, group_column: str | None, allow: bool = False) -> Audit:
     """Count ids, source hashes and groups on both sides of any fold.
