@@ -101,7 +101,7 @@ def real_row(folder: Path, tag: str) -> tuple[NDArray[np.float64], int, int]:
 
 
 def simulated_rows(name: str, count: int, seed: int = 20) -> NDArray[np.float64]:
-    """One row ``[count, 7]`` per simulated image of the class, of any strength; other tags as the simulator draws them."""
+    """One row ``[count, 7]`` per simulated image of the class, weak and strong, companions included."""
     start = PHENOMENA.index(name)
     settings = SimulatorSettings(seed=seed, size=SIZE, spacing_m=SPACING, quantity=Quantity.ROUGHNESS_DB)
     rows = []

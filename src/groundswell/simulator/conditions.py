@@ -44,9 +44,9 @@ _COMPANIONS = {  # what may be seen with it, at other places in the same imagett
     "oceanic_front": ("wind_streaks", "micro_convective_cells", "biological_slicks"),
 }
 COMPANION_CHANCE = 0.3
-COHERENCE_PER_WIND = 0.035
-"""m/s of velocity spread per m/s of wind: finite scene coherence and breaking, beyond the orbital motion of the
-spectrum. Tuned on the azimuth cut-off of one real product (342 m at 13.5 m/s)."""
+COHERENCE = 0.0022
+"""Velocity spread (m/s) per squared wind speed: finite scene coherence and breaking, beyond the orbital motion of the
+spectrum. Tuned on the azimuth cut-off of one real product (342 m at 13.5 m/s); grows faster than wind, as breaking."""
 LOOKS = {"wv1": 80.0, "wv2": 77.0}
 """At 50 m, from the impulse response of each beam (Hamming 0.75 on both axes) and a 50 m box."""
 
@@ -211,7 +211,7 @@ def draw_conditions(keys: Tensor, main: Tensor) -> Conditions:
         wind_speed=wind_speed,
         wind_from_deg=wind_from,
         waves=waves,
-        coherence=COHERENCE_PER_WIND * wind_speed,
+        coherence=COHERENCE * wind_speed.square(),
         main=main,
         tags=tags,
         strength=strength,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from groundswell import rng
 from groundswell.config import Settings
-from groundswell.errors import DataError
+from groundswell.errors import DataError, UsageError
 from groundswell.physics.geometry import incidence_profile
 from groundswell.physics.imagette import Channel, Imagette, Label, Metadata, Quantity
 from groundswell.physics.quantities import convert
@@ -25,6 +25,8 @@ from groundswell.simulator.scene import Layout, compose, icebergs, observe
 from groundswell.simulator.spectra import radial_velocity_variance
 
 MASKS = ("slick", "ice", "front")
+BATCH = {True: 8, False: 64}
+"""Images in one go on a CPU (what stays near its caches) and on a GPU; 40 MB each at 256 pixels, oversampled twice."""
 VERSION = 1
 """Raised whenever a seed gives another image: archives of two versions are not the same data."""
 
@@ -66,13 +68,19 @@ def simulate(settings: SimulatorSettings, indices: Sequence[int], device: torch.
     Pixels are float32 ``[1, size, size]`` of ``settings.quantity``. An imagette depends on the settings and its index
     alone: the random numbers are the same bits in any batch and on any device, the pixels agree to rounding.
     """
-    if not len(indices):
-        return []
     place = torch.device(device)
+    step = BATCH[place.type == "cpu"]
+    out: list[Imagette] = []
+    for first in range(0, len(indices), step):
+        out += _simulate_batch(settings, indices[first : first + step], place)
+    return out
+
+
+def _simulate_batch(settings: SimulatorSettings, indices: Sequence[int], place: torch.device) -> list[Imagette]:
     index = torch.tensor(list(indices), dtype=torch.int64)
     keys = rng.keys(settings.seed, index, "simulator").to(place)
     layout = settings.layout
-    with torch.inference_mode():
+    with torch.no_grad():
         conditions = draw_conditions(keys, draw_main(keys, settings.mix, index))
         fields = compose(conditions, layout)
         berg_column = PHENOMENA.index("icebergs")
@@ -173,6 +181,19 @@ def _labels(conditions: Conditions, fields: Fields, layout: Layout) -> list[dict
         row |= {name: None if name in sea and not open_water[i] else values[i] for name, values in columns.items()}
         out.append(row)
     return out
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``, ``auto`` being the GPU where there is one; `UsageError` where it does not work."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"no device {name!r} here", why=why, fix="use --device cpu or --device auto") from error
+    return device
 
 
 class SimulatedSource:
