@@ -3,6 +3,7 @@
 # isort: off
 
 from groundswell.cli import simulate  # noqa: F401
+from groundswell.cli import ingest  # noqa: F401
 from groundswell.cli import stats  # noqa: F401
 from groundswell.cli import pretrain  # noqa: F401
 from groundswell.cli import embed  # noqa: F401
