@@ -86,3 +86,11 @@ class FakeSource:
             masks={name: (pixels[0] > np.median(pixels[0])).astype(np.uint8) for name in self.mask_names},
             boxes=[Box("iceberg", 1.0 + index % 3, 0.5, 3.0, 2.0)] if index % 2 else [],
         )
+
+
+def job(output: str, shard_rows: int = 6, **source: Any) -> None:
+    """Ingest a fake source in a child process."""
+    from groundswell.archive.ingest import ingest
+
+    source["bad"] = {int(index): what for index, what in source.get("bad", {}).items()}
+    ingest(FakeSource(**source), output, shard_rows=shard_rows, batch=4)

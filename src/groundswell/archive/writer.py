@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,15 @@ class _NpyRows:
         self.handle.write(header)
 
 
+@contextmanager
+def _npy_rows(path: Path, dtype: str, row_shape: tuple[int, ...], planned: int) -> Iterator[_NpyRows]:
+    """A ``.npy`` file that stands at ``path`` when the block ends, or not at all."""
+    with replacing(path) as handle:
+        rows = _NpyRows(handle, dtype, row_shape, planned)
+        yield rows
+        rows.finish()
+
+
 @dataclass
 class ShardWriter:
     """Writes one shard; nothing of it counts before `commit` has returned.
@@ -92,13 +102,15 @@ class ShardWriter:
         for name in (box_file(self.number), failure_file(self.number)):
             (self.folder / name).unlink(missing_ok=True)
         size = (self.schema.height, self.schema.width)
-        self._stack = ExitStack()
-        pixels = self._stack.enter_context(replacing(self.folder / shard_file(self.number)))
-        self._pixels = _NpyRows(pixels, self.schema.dtype, (len(self.schema.channels), *size), self.planned)
-        self._masks = None
-        if self.schema.masks:
-            masks = self._stack.enter_context(replacing(self.folder / mask_file(self.number)))
-            self._masks = _NpyRows(masks, "uint8", (len(self.schema.masks), *size), self.planned)
+        shape = (len(self.schema.channels), *size)
+        with ExitStack() as stack:
+            path = self.folder / shard_file(self.number)
+            self._pixels = stack.enter_context(_npy_rows(path, self.schema.dtype, shape, self.planned))
+            self._masks = None
+            if self.schema.masks:
+                path, shape = self.folder / mask_file(self.number), (len(self.schema.masks), *size)
+                self._masks = stack.enter_context(_npy_rows(path, "uint8", shape, self.planned))
+            self._stack = stack.pop_all()
         self._tallies = [ChannelTally.empty(channel.quantity) for channel in self.schema.channels]
         return self
 
@@ -122,10 +134,6 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the pixel and mask files, or leave no trace of them after an error."""
-        if kind is None:
-            self._pixels.finish()
-            if self._masks is not None:
-                self._masks.finish()
         self._stack.__exit__(kind, error, trace)
 
     def commit(self) -> CommitRecord:

@@ -1,0 +1,261 @@
+"""Kill a process at a named point, make its disk fail, or kill it at a random moment; compare what is left.
+
+A point is ``kind:what:number``: the ``number``-th (from 1) call of ``replace`` (os.replace, os.rename), ``fsync`` or
+``write`` (of a file opened for writing), and what happens there:
+
+- ``before``, ``after``, and for writes ``middle`` (half of the bytes are out): SIGKILL to the process group
+- ``enospc``, ``eio``: that call and, for a full disk, every later write fails with this error
+- ``short``: a write takes half of what it was given, once, which is allowed and must change nothing
+
+The program is not prepared for this in any way: the calls are patched in the child. A killed process leaves its page
+cache behind, so this does not test for power loss; that every file is synced before it is renamed is a test of its own.
+
+As a program: ``python tests/crash.py [--point P] [--counts FILE] -- groundswell ...`` or ``-- module:function JSON``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import errno
+import hashlib
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KINDS = {
+    "replace": ("before", "after", "eio", "enospc"),
+    "fsync": ("before", "after", "eio", "enospc"),
+    "write": ("before", "middle", "after", "eio", "enospc", "short"),
+}
+READY = "ready"
+_TESTS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Point:
+    """One named point; see the module."""
+
+    kind: str
+    what: str
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Point:
+        kind, what, number = text.split(":")
+        if what not in KINDS[kind]:
+            raise ValueError(f"{kind} has no {what}; known: {KINDS[kind]}")
+        return cls(kind, what, int(number))
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.what}:{self.number}"
+
+
+@dataclass
+class Trap:
+    """Counts the calls of each kind and springs at its point."""
+
+    point: Point | None = None
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    log: list[tuple[str, str]] = field(default_factory=list)
+    full: bool = False
+
+    def enter(self, kind: str, name: str) -> str:
+        """Count a call; what is to happen at it ('' for nothing). Kills and errors 'before' happen here."""
+        self.counts[kind] += 1
+        self.log.append((kind, name))
+        if kind == "write" and self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        point = self.point
+        if point is None or point.kind != kind or point.number != self.counts[kind]:
+            return ""
+        if point.what == "before":
+            kill_group()
+        if point.what in ("eio", "enospc"):
+            self.full = point.what == "enospc"
+            code = getattr(errno, point.what.upper())
+            raise OSError(code, os.strerror(code), name)
+        return point.what
+
+
+def kill_group() -> None:
+    """SIGKILL to this process and all it started."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class _Raw(io.FileIO):
+    """A file whose writes pass through the trap."""
+
+    def __init__(self, file: Any, mode: str, trap: Trap) -> None:
+        super().__init__(file, mode)
+        self.trap = trap
+
+    def write(self, data: Any) -> int:
+        what = self.trap.enter("write", str(self.name))
+        view = memoryview(data).cast("B")
+        if what == "short":
+            return super().write(view[: max(1, len(view) // 2)])
+        if what == "middle":
+            super().write(view[: len(view) // 2])
+            kill_group()
+        written = super().write(view)
+        if what == "after":
+            kill_group()
+        return written
+
+
+def _name(file: Any) -> str:
+    """The path of a file, also where it is given as a descriptor (Linux; else the number)."""
+    link = Path(f"/proc/self/fd/{file}")
+    return str(link.readlink()) if isinstance(file, int) and link.is_symlink() else str(file)
+
+
+@contextmanager
+def trapped(point: str | None = None) -> Iterator[Trap]:
+    """Patch os.replace, os.rename, os.fsync and open for writing in this process."""
+    trap = Trap(Point.parse(point) if point else None)
+    saved = {name: getattr(os, name) for name in ("replace", "rename", "fsync")}
+    opened = io.open
+
+    def patched(kind: str, real: Any) -> Any:
+        def call(first: Any, *args: Any, **kwargs: Any) -> Any:
+            what = trap.enter(kind, _name(first))
+            result = real(first, *args, **kwargs)
+            if what == "after":
+                kill_group()
+            return result
+
+        return call
+
+    def open_(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if not set(mode) & set("wax") or "+" in mode or buffering == 0 or isinstance(file, int):
+            return opened(file, mode, buffering, encoding, *args, **kwargs)
+        binary = io.BufferedWriter(_Raw(file, mode.replace("b", "").replace("t", ""), trap))
+        return (
+            binary
+            if "b" in mode
+            else io.TextIOWrapper(binary, encoding=encoding or "utf-8", newline=kwargs.get("newline"))
+        )
+
+    try:
+        os.replace, os.rename = patched("replace", saved["replace"]), patched("replace", saved["rename"])
+        os.fsync = patched("fsync", saved["fsync"])
+        io.open = builtins.open = open_  # type: ignore[assignment]
+        yield trap
+    finally:
+        for name, real in saved.items():
+            setattr(os, name, real)
+        io.open = builtins.open = opened
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended; ``counts`` only where it was asked for and the child lived."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    counts: dict[str, int]
+
+    @property
+    def killed(self) -> bool:
+        return self.returncode == -signal.SIGKILL
+
+
+def run(
+    command: Sequence[str],
+    *,
+    point: str | None = None,
+    after_s: float | None = None,
+    count: Path | None = None,
+    timeout_s: float = 300.0,
+) -> Ended:
+    """Run ``["groundswell", ...]`` or ``["module:function", json]`` in a child with its own process group.
+
+    It is killed at ``point``, or ``after_s`` seconds after its imports are done, or never.
+    """
+    options = (["--point", point] if point else []) + (["--counts", str(count)] if count else [])
+    if count is not None:
+        count.unlink(missing_ok=True)
+    paths = [str(_TESTS), str(_TESTS / "archive"), str(_TESTS / "training"), os.environ.get("PYTHONPATH", "")]
+    child = subprocess.Popen(
+        [sys.executable, str(_TESTS / "crash.py"), *options, "--", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+    )
+    assert child.stdout is not None
+    timer = None
+    if after_s is not None and child.stdout.readline().strip() == READY:
+        timer = threading.Timer(after_s, _kill, [child])
+        timer.start()
+    try:
+        stdout, stderr = child.communicate(timeout=timeout_s)
+    finally:
+        if timer is not None:
+            timer.cancel()
+        _kill(child)
+    counts = json.loads(count.read_text()) if count is not None and count.exists() else {}
+    return Ended(child.returncode, stdout, stderr, counts)
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    """Kill the whole group of a child that still runs (a reaped child's number may be another's)."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _child() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--point")
+    parser.add_argument("--counts")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if command[0] == "groundswell":
+        from groundswell.cli.app import main
+
+        sys.argv = command
+        job = main
+    else:
+        module, _, name = command[0].partition(":")
+        function = getattr(importlib.import_module(module), name)
+        arguments = json.loads(command[1]) if len(command) > 1 else {}
+
+        def job() -> None:
+            function(**arguments)
+
+    print(READY, flush=True)
+    with trapped(options.point) as trap:
+        try:
+            job()
+        finally:
+            counts = json.dumps(trap.counts).encode()
+            if options.counts:
+                descriptor = os.open(options.counts, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.write(descriptor, counts)
+
+
+if __name__ == "__main__":
+    _child()
