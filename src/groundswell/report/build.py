@@ -15,8 +15,9 @@ from groundswell.report.inputs import Inputs, find
 from groundswell.report.sections.data import banner, data_section, data_used, first_line
 from groundswell.report.sections.embeddings import gallery_section, map_section
 from groundswell.report.sections.made import made
-from groundswell.report.sections.scores import score_sections, verdict
+from groundswell.report.sections.scores import score_sections
 from groundswell.report.sections.training import training
+from groundswell.report.sections.verdict import verdict
 
 TITLE = "What the encoder has learned"
 

@@ -55,7 +55,7 @@ def smooth(y: Floats, window: int) -> Floats:
     total = np.concatenate([[0.0], np.cumsum(y)])
     stop = np.arange(1, len(y) + 1)
     start = np.maximum(stop - window, 0)
-    return (total[stop] - total[start]) / (stop - start)
+    return np.asarray((total[stop] - total[start]) / (stop - start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,6 @@ def embedding_map(vectors: NDArray[np.float32], limit: int = 1500, seed: int = 0
     return EmbeddingMap(rows, np.asarray(map_, dtype=np.float64))
 
 
-def confusion(observed: Sequence[Any], predicted: Sequence[Any], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Counts ``[K, K]``: row the observed class, column the predicted one."""
-    index = {name: i for i, name in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    for truth, guess in zip(observed, predicted, strict=True):
-        counts[index[str(truth)], index[str(guess)]] += 1
-    return counts
-
-
 def shown_classes(labels: Sequence[Any]) -> list[str]:
     """Class names by name; where there are more than the palette tells apart, the most frequent and the rest as one."""
     names, counts = np.unique(np.array([str(label) for label in labels]), return_counts=True)
@@ -125,7 +116,7 @@ def shown_classes(labels: Sequence[Any]) -> list[str]:
 def _style() -> Iterator[None]:
     import matplotlib as mpl
 
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "font.size": 10,
@@ -139,15 +130,16 @@ def _style() -> Iterator[None]:
         "axes.linewidth": 0.8,
         "axes.titlesize": 10.5,
         "axes.titlelocation": "left",
-        "axes.titleweight": "semibold",
+        "axes.titleweight": "bold",
         "legend.frameon": False,
         "lines.linewidth": 1.8,
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "savefig.facecolor": "none",
     }
-    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
-    with mpl.rc_context({**settings, **dict.fromkeys(ink, _INK)}):
+    for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"):
+        settings[name] = _INK
+    with mpl.rc_context(settings):
         yield
 
 
@@ -236,7 +228,9 @@ def draw_scatter(panels: Sequence[tuple[str, str, Floats, Floats]], x_label: str
         margin = 0.05 * (high - low)
         for axis, (title, text, observed, predicted) in zip(axes.flat, panels, strict=False):
             axis.plot([low, high], [low, high], color=_INK, linewidth=0.9, alpha=0.6)
-            axis.scatter(observed, predicted, s=9, c=PALETTE[0], alpha=0.5, linewidths=0, rasterized=len(observed) > 3000)
+            axis.scatter(
+                observed, predicted, s=9, c=PALETTE[0], alpha=0.5, linewidths=0, rasterized=len(observed) > 3000
+            )
             axis.set_title(title)
             axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=8.5, linespacing=1.45)
             axis.set_xlim(low - margin, high + margin)

@@ -67,7 +67,7 @@ def render(page: Page) -> str:
 
 
 def picture(image: NDArray[np.uint8], size: int = 128) -> str:
-    """A uint8 grey ``[H, W]`` image as a data URI (PNG where small, JPEG else), its long side ``size`` pixels or fewer."""
+    """A uint8 grey ``[H, W]`` image as a data URI (JPEG), its long side brought down to ``size`` pixels."""
     from PIL import Image
 
     drawn = Image.fromarray(image)

@@ -14,6 +14,7 @@ from groundswell.errors import UsageError
 if TYPE_CHECKING:
     from groundswell.archive.reader import Archive
     from groundswell.encoder.table import EmbeddingTable
+    from groundswell.evaluation.results import Results
     from groundswell.training.run_directory import Row
 
 STAGES = "stages"
@@ -64,6 +65,13 @@ class ResultsFolder:
     def record(self) -> dict[str, Any]:
         """results.json."""
         return dict(files.read_json(self.path / "results.json"))
+
+    @cached_property
+    def results(self) -> Results:
+        """The same with every prediction."""
+        from groundswell.evaluation.results import Results
+
+        return Results.read(self.path)
 
 
 @dataclass(frozen=True)

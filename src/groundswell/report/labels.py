@@ -9,11 +9,14 @@ import pandas as pd
 _MOST = 100
 
 
-def class_column(frame: pd.DataFrame, wanted: str | None = None) -> str | None:
-    """The column of classes: ``wanted`` where it is there, else ``label_phenomenon``, ``label_class``, or the first text label with 2 to 100 values."""
+def class_column(frame: pd.DataFrame) -> str | None:
+    """The column of classes: ``label_phenomenon`` or ``label_class`` where it is there, else the first text label.
+
+    A text label is taken for classes where it has 2 to 100 values.
+    """
     names = [str(c) for c in frame.columns if str(c).startswith("label_")]
-    for name in (wanted, "label_phenomenon", "label_class"):
-        if name is not None and name in names and _is_classes(frame[name]):
+    for name in ("label_phenomenon", "label_class"):
+        if name in names and _is_classes(frame[name]):
             return name
     return next((name for name in names if _is_classes(frame[name])), None)
 
@@ -24,5 +27,60 @@ def _is_classes(column: pd.Series) -> bool:
 
 
 def spaced(name: Hashable) -> str:
-    """A label name for people: without its prefix, underscores as spaces."""
-    return str(name).removeprefix("label_").replace("_", " ")
+    """A label name for people: without its prefix, underscores as spaces; a pattern of columns as their plural."""
+    text = str(name).removeprefix("label_")
+    if text.endswith("_*"):
+        text = text.removesuffix("_*") + "s"
+    return text.replace("_", " ")
+
+
+_UNITS = {"hs": "m", "hs_swell": "m", "hs_wind_sea": "m", "tp": "s", "wind_speed": "m/s", "length": "m", "width": "m"}
+
+
+def unit(name: str) -> str:
+    """The unit of a label where its name says it, else nothing."""
+    short = name.removeprefix("label_")
+    return _UNITS.get(short, "m" if short.endswith("_m") else "degrees" if short.endswith("_deg") else "")
+
+
+_PROTOCOLS = {"knn": "kNN", "linear": "linear"}
+_METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auroc": "macro AUROC",
+    "macro_ap": "macro average precision",
+    "micro_auroc": "micro AUROC",
+    "micro_ap": "micro average precision",
+    "rmse": "RMSE",
+    "bias": "bias",
+    "scatter_index": "scatter index",
+    "unbiased_scatter_index": "unbiased scatter index",
+    "r2": "R²",
+}
+_SHARES = ("accuracy", "f1", "auroc", "ap", "scatter_index")
+
+
+def protocol_name(name: str) -> str:
+    """A protocol for people."""
+    return _PROTOCOLS.get(name, name)
+
+
+def metric_name(name: str) -> str:
+    """A metric for people; ``auroc:tag`` is the AUROC of a tag."""
+    return _METRICS.get(name, name)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is shown in per cent."""
+    return metric.split(":")[0].endswith(_SHARES)
+
+
+def number(value: float | None, metric: str, *, signed: bool = False) -> str:
+    """A score for people: shares in per cent with one decimal, others with two; ``?`` where it is not defined."""
+    if value is None or value != value:
+        return "?"
+    scaled, digits = (100 * value, 1) if is_share(metric) else (value, 2)
+    scaled = round(scaled, digits) + 0.0  # no negative zero
+    text = f"{scaled:+.{digits}f}" if signed and scaled else f"{scaled:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,1 +1,1 @@
-"""The chapters of the report: each a function from what was found to a `Section`, or None where there is nothing to say."""
+"""The chapters of the report: each from what was found to a `Section`, or None where nothing was."""

@@ -9,18 +9,20 @@ import numpy as np
 import pandas as pd
 
 from groundswell.encoder.provenance import DataUsed, attribution, describe
+from groundswell.physics.imagette import Quantity
 from groundswell.report.blocks import Block, Details, Figure, Gallery, Section, Table, Text, Tile, cells
-from groundswell.report.display import grey
 from groundswell.report.figures import draw_histograms
 from groundswell.report.html import picture
 from groundswell.report.inputs import Inputs
 from groundswell.report.labels import class_column, spaced
+from groundswell.report.sheets import grey
 
 if TYPE_CHECKING:
     from groundswell.archive.reader import Archive
 
 PER_CLASS = 8
 MOST_CLASSES = 24
+_DECIBELS = {Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB}
 _MEASURED = {
     "label_wind_speed": "wind speed U10 (m/s)",
     "label_hs": "significant wave height Hs (m)",
@@ -66,7 +68,9 @@ def banner(archives: Sequence[Archive]) -> list[Tile]:
         return tiles(archive, _spread(len(archive), 10, seed=1), captions=[""] * 10)
     classes = archive.catalogue[column].dropna().astype(str)
     names = sorted(classes.unique())[:10]
-    rows = np.array([_pick(np.flatnonzero(archive.catalogue[column].astype(str) == name), 1, seed=1)[0] for name in names])
+    rows = np.array(
+        [_pick(np.flatnonzero(archive.catalogue[column].astype(str) == name), 1, seed=1)[0] for name in names]
+    )
     return tiles(archive, rows, captions=[spaced(name) for name in names])
 
 
@@ -77,16 +81,19 @@ def data_section(inputs: Inputs) -> Section | None:
     blocks: list[Block] = []
     for number, archive in enumerate(inputs.archives):
         blocks += _archive(archive, number)
-    lead = "Images are shown as quick-looks: grey from the 1st to the 99th percentile of each image, so brightness cannot be "
-    return Section("data", "Data", blocks, lead + "compared between images. They are drawn at random, not chosen.")
+    lead = (
+        "Images are shown as quick-looks: grey from the 1st to the 99th percentile of each, so brightness cannot be "
+        "compared between them. They are drawn at random, not chosen."
+    )
+    return Section("data", "Data", blocks, lead)
 
 
 def _archive(archive: Archive, number: int) -> list[Block]:
     schema, frame = archive.schema, archive.catalogue
     channels = ", ".join(f"{c.name} ({c.quantity.value})" for c in archive.channels)
     spacing = f"{schema.spacing_m:g} m" if schema.spacing_m else "unknown spacing"
-    what = f"{archive.path.name}: {len(archive):,} images of {archive.height} x {archive.width} px at {spacing}; {channels}."
-    blocks: list[Block] = [Text(what)]
+    size = f"{archive.height} x {archive.width} px"
+    blocks: list[Block] = [Text(f"{archive.path.name}: {len(archive):,} images of {size} at {spacing}; {channels}.")]
     column = class_column(frame)
     if column is not None:
         blocks.append(counts(frame, column))
@@ -143,11 +150,13 @@ def tiles(archive: Archive, rows: Any, captions: Sequence[str] | None = None, **
     if not len(rows):
         return []
     frame = archive.catalogue.iloc[rows]
-    images = grey(archive.read(np.asarray(rows))[:, 0], archive.channels[0].quantity)
+    images: Any = archive.read(np.asarray(rows))[:, 0]
+    if archive.channels[0].quantity in _DECIBELS:
+        images = 10 ** (images / 10)  # a quick-look shows power
     if captions is None:
         captions = [str(beam) if pd.notna(beam) else "" for beam in frame["beam"]]
     return [
-        Tile(picture(image), alt=str(name), caption=caption, **style)
+        Tile(picture(grey(image)), alt=str(name), caption=caption, **style)
         for image, name, caption in zip(images, frame["id"], captions, strict=False)
     ]
 

@@ -44,15 +44,15 @@ def map_section(tables: Sequence[TableFile]) -> Section | None:
     total = len(chosen[0].table)
     part = f"a random {count:,} of its {total:,} rows" if count < total else f"all {total:,} rows"
     caption = (
-        f"t-SNE of {part}: columns standardised, rows set to unit length, 50 principal components, perplexity 30, one "
-        "seed. Neighbourhoods mean something in such a map; distances between clusters, their sizes and the axes do not."
+        f"t-SNE of {part}: columns standardised, rows set to unit length, 50 principal components, perplexity 30. "
+        "Neighbourhoods mean something in such a map; distances between clusters, their sizes and the axes do not."
     )
     alt = "Maps of embeddings coloured by class: " + ", ".join(title for title, _, _ in panels)
     return Section("map", "Map", [Figure(draw_map(panels, "map"), alt, caption)], _map_lead(chosen))
 
 
 def _map_lead(chosen: Sequence[TableFile]) -> str:
-    lead = f"Each point is an image, placed by the embeddings of {chosen[0].name} alone; the colour, its class, was never shown to it."
+    lead = f"Each point is an image, placed by {chosen[0].name} alone, to which its class, the colour, was never shown."
     return lead + (f" Beside it, the same for {chosen[1].name}." if len(chosen) > 1 else "")
 
 
@@ -67,11 +67,11 @@ def _mapped(tables: Sequence[TableFile]) -> list[TableFile]:
 def standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Columns of ``[N, D]`` with mean 0 and standard deviation 1; constant columns 0."""
     spread = vectors.std(axis=0)
-    return (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return np.asarray((vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1), dtype=np.float32)
 
 
 def gallery_section(inputs: Inputs) -> Section | None:
-    """Nearest neighbours (cosine) of one image of each class, drawn at random from the held-out part where there is one."""
+    """Nearest neighbours (cosine) of one image of each class, drawn at random, from ``test`` where there is one."""
     file = next((t for t in inputs.tables if not t.is_control), None)
     if file is None:
         return None
@@ -98,10 +98,17 @@ def gallery_section(inputs: Inputs) -> Section | None:
         rows.append((spaced(label) if label is not None else str(frame["id"].iloc[query]), shown))
     blocks: list[Block] = [Gallery(rows, lead=1)]
     if column is not None:
-        blocks.append(Text("Under each neighbour: its class and the cosine similarity; bold green where the class is the query's.", note=True))
-    lead = f"Framed, a query; beside it the {NEIGHBOURS} images whose embeddings by {file.name} are closest, among all {len(frame):,}"
+        blocks.append(
+            Text(
+                "Under each neighbour: its class and the cosine similarity; bold green where the class is the query's.",
+                note=True,
+            )
+        )
+    lead = f"Framed, a query; beside it the {NEIGHBOURS} images that {file.name} sees closest, among all {len(frame):,}"
     lead += " but those of the query's own group." if frame["group"].notna().any() else " but itself."
-    return Section("search", "Search", blocks, lead + " Queries are drawn at random, one a class, not chosen for their answers.")
+    return Section(
+        "search", "Search", blocks, lead + " Queries are drawn at random, one a class, not chosen for their answers."
+    )
 
 
 def choose_queries(frame: pd.DataFrame, column: str | None, seed: int = 3) -> NDArray[np.int64]:
@@ -114,14 +121,18 @@ def choose_queries(frame: pd.DataFrame, column: str | None, seed: int = 3) -> ND
         return np.sort(generator.choice(pool, min(6, len(pool)), replace=False))
     labels = frame[column].astype("string").iloc[pool]
     names = sorted(labels.dropna().unique())[:MOST_QUERIES]
-    return np.array([generator.choice(pool[(labels == name).fillna(False).to_numpy(dtype=bool)]) for name in names], dtype=np.int64)
+    return np.array(
+        [generator.choice(pool[(labels == name).fillna(False).to_numpy(dtype=bool)]) for name in names], dtype=np.int64
+    )
 
 
 def neighbours(
     vectors: NDArray[np.float32], frame: pd.DataFrame, queries: NDArray[np.int64], k: int = NEIGHBOURS
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and rows, ``[Q, k]``, of the ``k`` nearest of each query, without rows of the query's own group (-1: none left)."""
-    codes = exclusion_codes(frame.assign(group=frame["group"].astype("string").fillna(frame["id"].astype("string"))), "group")
+    """Cosines and rows, ``[Q, k]``, of the nearest of each query outside its own group (-1: none left)."""
+    codes = exclusion_codes(
+        frame.assign(group=frame["group"].astype("string").fillna(frame["id"].astype("string"))), "group"
+    )
     return top_k(vectors[queries], vectors, k, exclude=(codes[queries], codes))
 
 
@@ -149,7 +160,9 @@ def _places(frame: pd.DataFrame, archives: Sequence[Archive]) -> list[tuple[int,
     return places
 
 
-def _tile(archives: Sequence[Archive], places: Sequence[tuple[int, int] | None], row: int, caption: str, tone: Tone) -> Tile:
+def _tile(
+    archives: Sequence[Archive], places: Sequence[tuple[int, int] | None], row: int, caption: str, tone: Tone
+) -> Tile:
     place = places[row]
     if place is None:
         return Tile("data:,", alt="no longer in the archive", caption=caption, tone=tone)

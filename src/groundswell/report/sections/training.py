@@ -35,7 +35,7 @@ def training(runs: Sequence[Run]) -> Section | None:
         blocks.append(Details("Every setting, and where it came from", code=run.resolved))
     if not blocks:
         return None
-    lead = "Pretraining without labels. A collapsed encoder would show a feature spread near 0 and an effective rank near 1."
+    lead = "Pretraining without labels. Collapse would show as a feature spread near 0 and an effective rank near 1."
     return Section("training", "Training", blocks, lead)
 
 
