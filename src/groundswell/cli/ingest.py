@@ -1,0 +1,299 @@
+"""`groundswell ingest`: folders of images, with their labels, into an archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from groundswell.cli.app import PARTIAL, Outcome, verb
+from groundswell.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from groundswell.archive.ingest import IngestReport
+    from groundswell.archive.schema import DType, Fit
+    from groundswell.physics.imagette import Quantity
+    from groundswell.products.images import ImageFolder
+
+_FITS = ("crop", "pad", "resize")
+_DTYPES = ("uint8", "uint16", "float32")
+
+
+@verb
+def ingest(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Folders (searched through) or image files.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="ARCHIVE", help="The archive to write.")],
+    quantity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Q",
+            help="What the pixels are: sigma0, sigma0_db, roughness_db, amplitude, ratio or quicklook. Only "
+            "Sentinel-1 quick-looks (-QL- in the name) may leave it out.",
+        ),
+    ] = None,
+    convert_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Q", help="What to store instead; linear sigma0 becomes sigma0_db unless --dtype float32."
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="N|HxW", help="Rows and columns of an archived image.")] = None,
+    fit: Annotated[
+        str,
+        typer.Option(
+            metavar="crop|pad|resize",
+            help="Images of another size: crop the centre (smaller ones are set aside), pad (a window, filled with "
+            "the median of the image's outermost ring), or resize (area average).",
+        ),
+    ] = "crop",
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Label table, CSV or Parquet, one row an image.")
+    ] = None,
+    labels_key: Annotated[
+        str | None, typer.Option(metavar="COL", help="Its column of paths, file names or stems; found if not given.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="A column to keep as label_COL (repeat); all by default.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COL", help="The column that names what must never straddle a split.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="COL", help="The column of train, test and the like.")] = None,
+    incidence: Annotated[
+        str | None, typer.Option(metavar="COL", help="The column of centre incidence, degrees.")
+    ] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="A column of paths to mask images (repeat).")
+    ] = None,
+    only_labelled: Annotated[bool, typer.Option(help="Leave out images that the label table does not name.")] = False,
+    boxes: Annotated[Path | None, typer.Option(metavar="FILE", help="Boxes as COCO JSON, joined by file_name.")] = None,
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names of the bands, in the order of the file, for files that do not say: VH,VV is for files of two "
+            "bands, VV for files of one. Repeat for each number of bands.",
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Channels to keep (VV,VH); those all files share by default.")
+    ] = None,
+    allow_missing_channel: Annotated[bool, typer.Option(help="Keep files without one of --channels.")] = False,
+    colour_to_grey: Annotated[bool, typer.Option(help="Take the luminance of colour images.")] = False,
+    spacing: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="Pixel spacing, metres, of images that do not know theirs.", min=0.0),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="uint8|uint16|float32", help="How pixels are stored.")] = None,
+    shard_mb: Annotated[float, typer.Option(help="Size of a shard, megabytes.", min=0.001)] = 256.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+) -> Outcome:
+    """Bring folders of images, with labels, masks and boxes, into an archive.
+
+    Reads PNG, JPEG, TIFF (any number of bands), .npy and NetCDF; 8-bit, 16-bit and float. Sentinel-1 file names give
+    mission, beam, polarisation, time, orbit and datatake. Columns of the label table that are named as in the
+    catalogue (split, group, lon, lat, time, incidence_deg, range_spacing_m ...) become metadata; the others become
+    label_ columns. Files that cannot be used are set aside with a reason, listed, and recorded in the archive; the
+    exit code is then 4. A run that was interrupted continues when the same command is given again.
+
+    Example: a folder of calibrated ship chips of many sizes, one or two bands, with a table of ships
+
+        groundswell ingest chips -o ships --quantity sigma0 --bands VV --bands VH,VV --channels VV
+        --size 64 --fit pad --labels labels.csv --label class --label length --group product --dry-run
+    """
+    from groundswell.products import plan
+    from groundswell.products.images import FolderSettings, ImageFolder
+    from groundswell.products.labels import Columns
+
+    shape = None if size is None else parse_size(size)
+    _one_of("--fit", fit, _FITS)
+    if dtype is not None:
+        _one_of("--dtype", dtype, _DTYPES)
+    stored = None if convert_to is None else _quantity("--convert-to", convert_to)
+    folder = ImageFolder(
+        sources,
+        FolderSettings(
+            quantity=None if quantity is None else _quantity("--quantity", quantity),
+            bands=tuple(_names(text) for text in bands or ()),
+            channels=None if channels is None else _names(channels),
+            allow_missing_channel=allow_missing_channel,
+            colour_to_grey=colour_to_grey,
+            only_labelled=only_labelled,
+            labels=labels,
+            boxes=boxes,
+            columns=Columns(
+                key=labels_key,
+                labels=None if not label else tuple(label),
+                group=group,
+                split=split,
+                incidence=incidence,
+                masks=tuple(mask or ()),
+            ),
+        ),
+    )
+    if shape is None:
+        shape = _common_size(folder)
+    found = plan.facts(folder)
+    notes = plan.notes(folder, fit)
+    if dry_run:
+        return _plan(folder, found, notes, shape, fit, stored, dtype)
+    from groundswell.archive.ingest import ingest as write
+
+    kind: Fit = fit  # type: ignore[assignment]
+    sample_type: DType | None = dtype  # type: ignore[assignment]
+    report = write(
+        folder,
+        output,
+        size=shape,
+        fit=kind,
+        quantity=stored,
+        dtype=sample_type,
+        spacing_m=spacing,
+        shard_mb=shard_mb,
+    )
+    return _outcome(report, found, notes)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``64`` or ``64x96`` as (rows, columns); `UsageError` for anything else."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
+        raise UsageError(f"{text!r} is no size", fix="write --size 64, or --size ROWSxCOLUMNS such as 64x96")
+    return int(parts[0]), int(parts[-1])
+
+
+def _quantity(option: str, name: str) -> Quantity:
+    from groundswell.physics.imagette import Quantity
+    from groundswell.physics.quantities import choices
+
+    try:
+        return Quantity(name)
+    except ValueError:
+        raise UsageError(f"{option} {name}: there is no such quantity", fix="choose one of\n" + choices()) from None
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{option} {value}: not one of {', '.join(allowed)}", fix=did_you_mean(value, allowed))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise UsageError(f"{text!r} is no list of names", fix="separate different names by commas, such as VH,VV")
+    return names
+
+
+def _common_size(folder: ImageFolder) -> tuple[int, int]:
+    """The size of all files; `UsageError` where they differ, for then the user must choose."""
+    from collections import Counter
+
+    sizes = Counter((facts.height, facts.width) for facts in folder.survey.facts.values())
+    if len(sizes) > 1:
+        smallest = min(min(size) for size in sizes)
+        listed = ", ".join(f"{h} x {w} ({count} files)" for (h, w), count in sizes.most_common(4))
+        raise UsageError(
+            f"the images have {len(sizes)} sizes, and an archive has one",
+            where=folder.listing.root,
+            why=listed + (", ..." if len(sizes) > 4 else ""),
+            fix=f"choose --size, and --fit crop, pad or resize; every image holds a centre crop of --size {smallest}",
+        )
+    return next(iter(sizes))
+
+
+def _plan(
+    folder: ImageFolder,
+    found: dict[str, Any],
+    notes: list[str],
+    size: tuple[int, int],
+    fit: str,
+    convert_to: Quantity | None,
+    dtype: str | None,
+) -> Outcome:
+    from rich.markup import escape
+
+    from groundswell.archive.encoding import default_dtype
+    from groundswell.physics.imagette import Quantity
+    from groundswell.products import plan
+
+    target = convert_to
+    if target is None:
+        to_db = folder.channels[0].quantity is Quantity.SIGMA0 and dtype != "float32"
+        target = Quantity.SIGMA0_DB if to_db else folder.channels[0].quantity
+    kind = dtype or default_dtype([target])
+    item = {"uint8": 1, "uint16": 2, "float32": 4}[kind]
+    archive = {
+        "images": found["files"] - len(found["unreadable"]),
+        "size": list(size),
+        "fit": fit,
+        "channels": found["channels"],
+        "quantity": target.value,
+        "dtype": kind,
+        "bytes": found["files"] * len(found["channels"]) * size[0] * size[1] * (item + len(folder.mask_names)),
+    }
+    names, bytes_ = ", ".join(archive["channels"]), plan.size_text(archive["bytes"])
+    lines = [
+        "[bold]Plan[/bold] (nothing was written)",
+        *map(escape, plan.describe(found)),
+        f"archive     {archive['images']} images of {size[0]} x {size[1]} ({fit}), {escape(names)} as {target.value} "
+        f"in {kind}, about {bytes_}",
+        *_noted(notes),
+    ]
+    return Outcome({"dry_run": True, "found": found, "archive": archive, "notes": notes}, "\n".join(lines))
+
+
+def _noted(notes: list[str]) -> list[str]:
+    from rich.markup import escape
+
+    return [f"[yellow]note[/yellow]        {escape(note)}" for note in notes]
+
+
+def _outcome(report: IngestReport, found: dict[str, Any], notes: list[str]) -> Outcome:
+    from rich.markup import escape
+
+    from groundswell.archive.reader import open_archive
+    from groundswell.errors import DataError
+    from groundswell.products import plan
+
+    rejected = [{"id": item.id, "reason": item.reason} for item in report.rejected]
+    duplicates = [{"id": item.id, "reason": item.reason} for item in report.duplicates]
+    data = {
+        "archive": str(report.path),
+        "written": report.written,
+        "rejected": rejected,
+        "duplicates": duplicates,
+        "known": report.known,
+        "dropped_boxes": report.dropped_boxes,
+        "shards": report.shards,
+        "resumed_shards": report.resumed_shards,
+        "notes": notes,
+        "found": found,
+    }
+    lines = [escape(line) for line in plan.describe(found)]
+    exit_code = 0
+    if report.written:
+        archive = open_archive(report.path)
+        stored = ", ".join(f"{channel.name} as {channel.quantity}" for channel in archive.channels)
+        there = (
+            f" ({report.resumed_shards} of {report.shards} shards were there already)" if report.resumed_shards else ""
+        )
+        lines.append(
+            f"[bold]archive[/bold]     {escape(str(report.path))}: {report.written} images of "
+            f"{archive.height} x {archive.width}, {escape(stored)} in {archive.schema.dtype}{there}"
+        )
+    if report.dropped_boxes:
+        lines.append(f"boxes       {report.dropped_boxes} dropped: less than 30 % of them is inside the archived image")
+    if duplicates:
+        lines += [f"duplicates  {len(duplicates)} files set aside", *map(escape, plan.listed(duplicates))]
+    if rejected:
+        exit_code = PARTIAL
+        where = escape(str(report.path / "failures"))
+        lines.append(f"[red]set aside[/red]   {len(rejected)} of {found['files']} files (listed in {where})")
+        lines += map(escape, plan.listed(rejected))
+    if not report.written:
+        exit_code = DataError.exit_code
+        lines.append("[red]nothing[/red]     none of the files could be used")
+    return Outcome(data, "\n".join([*lines, *_noted(notes)]), exit_code)
