@@ -135,5 +135,7 @@ def test_faster_settings_stay_close(archive: Archive) -> None:
     last = small_encoder(archive).on("cpu", channels_last=True).encode(archive)
     np.testing.assert_allclose(last, reference, atol=1e-4)
     half = small_encoder(archive).on("cpu", precision="bf16").encode(archive)
-    # bfloat16 keeps 8 bits: a few per cent of the spread after 18 layers
-    assert 1e-6 < np.abs(half - reference).max() < 0.1 * reference.std()
+    error = np.linalg.norm(half - reference, axis=1) / np.linalg.norm(reference, axis=1)
+    # bfloat16 rounds to 2^-9: 18 layers of independent roundings make about 1 %, and float32 none of it
+    assert (error > 1e-5).all()
+    assert error.max() < 0.04
