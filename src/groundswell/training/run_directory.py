@@ -19,7 +19,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,7 +32,7 @@ import yaml
 
 from groundswell import files
 from groundswell.config import Origins
-from groundswell.errors import UsageError
+from groundswell.errors import GroundswellError, UsageError
 from groundswell.training.precision import cpu_instructions
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class RunDirectory:
         finally:
             package.setLevel(before)
             package.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk must not hide the error that ended the run
+                handler.close()
 
 
 class MetricsLog:
@@ -136,8 +137,16 @@ class MetricsLog:
 
     def write(self, row: Row) -> None:
         """Append a row; it survives a kill of the process from here on."""
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise GroundswellError(
+                "could not write the metrics of a run",
+                where=self._file.name,
+                why=error.strerror or str(error),
+                fix="free some space, then run the same command with --resume",
+            ) from error
         for name, value in {**row, **row.get("timing", {})}.items():
             if isinstance(value, int | float) and name != "step":
                 self._events.add_scalar(name, value, row["step"])
@@ -151,8 +160,9 @@ class MetricsLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
-        self._events.close()
+        for log_file in (self._file, self._events):
+            with suppress(OSError):  # each row was flushed when it was written
+                log_file.close()
 
 
 def read_metrics(path: str | Path) -> list[Row]:

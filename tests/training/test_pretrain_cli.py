@@ -1,0 +1,122 @@
+"""The verbs pretrain and list, as a user meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from groundswell.archive.reader import Archive
+from groundswell.cli import verbs  # noqa: F401 - registers the verbs
+from groundswell.cli.app import application
+from groundswell.cli.pretrain import knn_monitor, split_inputs
+from groundswell.config import parse_yaml, read_recipe, recipe_names, validate
+from groundswell.training.recipe import Recipe, resolve_recipe
+
+SMALL = ["backbone.width=4", "view_size=32", "batch_size=16", "length.steps=3", "log_steps=1", "precision=fp32"]
+
+
+def invoke(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(application, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_pretrain_from_a_shipped_recipe_with_a_monitor(archive: Archive, output: Path) -> None:
+    code, out, err = invoke(
+        *("pretrain", archive.path, *SMALL, "--recipe", "demo", "-o", output, "--json"),
+        *("--where", "split == 'train'", "--monitor", "pattern"),
+    )
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["steps"] == 3
+    assert 0.0 <= report["metrics"]["monitor"] <= 1.0
+    resolved = (output / "resolved.yaml").read_text()
+    assert "steps: 3" in resolved
+    lines = {line.split(":")[0].strip(): line for line in resolved.splitlines() if "#" in line}
+    assert lines["where"].endswith("# --where")
+    assert lines["width"].endswith("# command line")
+    assert lines["temperature"].endswith("# recipe demo")
+    assert lines["keep"].endswith("# default")
+    assert lines["flip_azimuth"].endswith("# policy ocean")
+    assert (output / "recipe.yaml").read_text() == read_recipe("demo")[1]
+
+
+def test_print_config_shows_origins_and_touches_nothing(archive: Archive, output: Path) -> None:
+    code, out, _ = invoke("pretrain", archive.path, *SMALL, "-r", "demo", "-o", output, "--print-config")
+    assert code == 0
+    assert not output.exists()
+    assert "  width: 4" in out
+    assert validate(Recipe, parse_yaml(out, "printed")).batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suggestion"),
+    [("optimiser.learning_rat=1", "unknown setting"), ("bach_size=3", "'batch_size'"), ("length.epoch=3", "'epochs'")],
+)
+def test_a_mistyped_setting_is_an_error_with_a_suggestion(
+    archive: Archive, output: Path, wrong: str, suggestion: str
+) -> None:
+    code, _, err = invoke("pretrain", archive.path, wrong, "-r", "demo", "-o", output)
+    assert code == 2
+    assert suggestion in err
+    assert not output.exists()
+
+
+def test_a_length_on_the_command_line_replaces_the_recipe_s() -> None:
+    values, _ = read_recipe("demo")
+    recipe, origins = resolve_recipe([("recipe demo", values)], ["length.epochs=2"])
+    assert (recipe.length.minutes, recipe.length.epochs) == (None, 2)
+    assert origins["length.epochs"] == "command line"
+    recipe, _ = resolve_recipe([("recipe demo", values), ("mine.yaml", {"length": {"images": 10}})])
+    assert recipe.length.images == 10
+    code, _, err = invoke("pretrain", "x", "length={steps: 1, epochs: 2}", "-r", "demo", "-o", "run")
+    assert code == 2
+    assert "exactly one" in err
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_valid_says_what_it_is_and_reads_back(name: str) -> None:
+    values, _ = read_recipe(name)
+    if values.get("method", {}).get("name") != "simclr":
+        pytest.skip("not a pretraining recipe")
+    recipe, _ = resolve_recipe([(name, values)])
+    assert recipe.name == name
+    assert recipe.description
+    assert validate(Recipe, recipe.model_dump(mode="json")) == recipe
+
+
+def test_list_names_recipes_and_encoders() -> None:
+    code, out, _ = invoke("list", "recipes", "--json")
+    assert code == 0
+    assert {"demo", "chip-small", "ocean-small", "quicklook-small"} <= set(json.loads(out)["recipes"])
+    code, out, _ = invoke("list", "encoders")
+    assert code == 0
+    assert "statistics" in out
+    assert "vit-s/16" in out
+
+
+def test_settings_are_told_from_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    assert split_inputs(["archive", "seed=3", "a=b"]) == ([Path("archive"), Path("a=b")], ["seed=3"])
+
+
+def test_the_monitor_keeps_groups_in_one_half_and_names_an_unknown_label(archive: Archive) -> None:
+    seen: dict[str, list[int]] = {}
+
+    class Oracle:
+        """An encoder that knows the answer: its vectors are the classes."""
+
+        def embed_batch(self, pixels: object, channels: object, rows: object) -> object:
+            import numpy as np
+
+            seen["rows"] = list(rows["id"])  # type: ignore[index]
+            codes = rows["label_pattern"].astype("category").cat.codes.to_numpy()  # type: ignore[index]
+            return np.eye(3, dtype=np.float32)[codes]
+
+    score = knn_monitor([archive], "pattern", "split == 'train'", seed=0)
+    assert score(Oracle()) == 1.0  # type: ignore[arg-type]
+    assert len(seen["rows"]) == 36
+    with pytest.raises(Exception, match="no label") as caught:
+        knn_monitor([archive], "patern", None, seed=0)
+    assert "label_pattern" in caught.value.fix  # type: ignore[attr-defined]
