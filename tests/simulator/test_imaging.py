@@ -95,6 +95,20 @@ def test_splat_conserves_energy_and_moves_it_where_it_should() -> None:
     assert torch.equal(out, imaging.splat(intensity, shift))
 
 
+def test_the_sum_of_a_gpu_is_the_sum_of_a_cpu_in_any_order() -> None:
+    generator = torch.Generator().manual_seed(2)
+    share = torch.rand(5000, generator=generator)
+    place = torch.randint(0, 5000, (2, 5000), generator=generator).int()
+    exact = torch.zeros(5000, dtype=torch.float64)
+    for row in place:
+        exact.index_add_(0, row, share.double())
+    found = imaging.add_up_in_integers(place[0], share, place[1], share)
+    assert torch.allclose(found.double(), exact, atol=1e-6)  # float32 rounding of the result
+    order = torch.randperm(5000, generator=generator)
+    again = imaging.add_up_in_integers(place[0][order], share[order], place[1][order], share[order])
+    assert torch.equal(found, again)
+
+
 def test_blur_has_its_transfer_function_and_conserves_energy() -> None:
     rows, width = 96, 2.5
     y = torch.arange(rows, dtype=torch.float32)

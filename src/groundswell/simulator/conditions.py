@@ -197,7 +197,7 @@ def draw_conditions(keys: Tensor, main: Tensor) -> Conditions:
     wind_from = _uniform(keys, "wind/from", 0.0, 360.0)
     strength = rng.uniform(keys, "strength", len(PHENOMENA)).pow(0.8)
     own = torch.nn.functional.one_hot(main, len(PHENOMENA)).bool()
-    strength = torch.where(own, strength, 0.6 * strength)  # a companion does not steal the scene
+    strength = torch.where(own, strength, 0.45 * strength)  # a companion does not steal the scene
     waves = _draw_waves(keys, wind_speed, image_angle(wind_from, heading), main == PHENOMENA.index("pure_ocean_waves"))
     looks = torch.tensor([LOOKS["wv1"], LOOKS["wv2"]], device=device)[wv2.long()]
     return Conditions(

@@ -75,16 +75,24 @@ def splat(intensity: Tensor, shift: Tensor) -> Tensor:
     ) + torch.arange(columns, device=shift.device, dtype=torch.int32)
     lower = (row * columns).add_(start)
     upper = torch.where(row == rows - 1, lower - (rows - 1) * columns, lower + columns)
-    if intensity.device.type == "cpu":
-        out = torch.zeros(intensity.numel(), dtype=intensity.dtype)
-        out.index_add_(0, lower.view(-1), lower_share.reshape(-1))
-        out.index_add_(0, upper.view(-1), upper_share.reshape(-1))
-        return out.view_as(intensity)
-    unit = 2.0**40  # a resolution of 1e-12, room up to 8e6
-    fixed = torch.zeros(intensity.numel(), dtype=torch.int64, device=intensity.device)
-    fixed.index_add_(0, lower.view(-1), (lower_share.double() * unit).round().long().view(-1))
-    fixed.index_add_(0, upper.view(-1), (upper_share.double() * unit).round().long().view(-1))
-    return (fixed.double() / unit).to(intensity.dtype).view_as(intensity)
+    add = _add_up if intensity.device.type == "cpu" else add_up_in_integers
+    return add(lower.view(-1), lower_share.reshape(-1), upper.view(-1), upper_share.reshape(-1)).view_as(intensity)
+
+
+def _add_up(lower: Tensor, lower_share: Tensor, upper: Tensor, upper_share: Tensor) -> Tensor:
+    """float32 ``[n]``: both shares ``[n]`` summed at their places ``[n]``, one after the other."""
+    out = torch.zeros_like(lower_share)
+    out.index_add_(0, lower, lower_share)
+    return out.index_add_(0, upper, upper_share)
+
+
+def add_up_in_integers(lower: Tensor, lower_share: Tensor, upper: Tensor, upper_share: Tensor) -> Tensor:
+    """As `_add_up`, whatever the order of additions: in units of 2^-40, with room up to 8e6."""
+    unit = 2.0**40
+    fixed = torch.zeros(lower_share.shape, dtype=torch.int64, device=lower_share.device)
+    fixed.index_add_(0, lower, (lower_share.double() * unit).round().long())
+    fixed.index_add_(0, upper, (upper_share.double() * unit).round().long())
+    return (fixed.double() / unit).to(lower_share.dtype)
 
 
 def azimuth_blur(intensity: Tensor, width: Tensor) -> Tensor:

@@ -80,12 +80,12 @@ def micro_convective_cells(fields: Fields, keys: Tensor, strength: Tensor) -> No
     size = 0.5 + found.identity  # cells differ in vigour
     outflow = size * (found.nearest / radius) * inside / found.nearest.clamp(min=1.0)
     patchy = torch.sigmoid(1.0 + 1.5 * power_law(keys, "cells/patches", mesh, -4.0, 9000.0, 2000.0))
-    amplitude = (0.10 + 0.20 * strength) * fields.wind_speed[:, None, None] * patchy
+    amplitude = (0.14 + 0.17 * strength) * fields.wind_speed[:, None, None] * patchy
     flow_along, flow_across = amplitude * outflow * found.dx, amplitude * outflow * found.dy
     fields.wind_x = fields.wind_x + cos * flow_along - sin * flow_across
     fields.wind_y = fields.wind_y + sin * flow_along + cos * flow_across
     gusts = power_law(keys, "cells/turbulence", mesh, -8.0 / 3.0, 1500.0, 250.0)
-    _gain_wind(fields, 1.0 + (0.018 + 0.03 * strength) * gusts * patchy)
+    _gain_wind(fields, 1.0 + (0.022 + 0.026 * strength) * gusts * patchy)
 
 
 def rain_cells(fields: Fields, keys: Tensor, strength: Tensor) -> None:
@@ -193,11 +193,11 @@ def sea_ice(fields: Fields, keys: Tensor, strength: Tensor) -> None:
     band = 150.0 + 350.0 * (floes.pair - 0.55)
     rubble = torch.sigmoid((band + 130.0 * stress - floes.edge) / 45.0) * torch.sigmoid((floes.pair - 0.6) / 0.05)
     rubble = torch.maximum(rubble, torch.sigmoid((grey - draw(keys, "ice/rubble", 0.8, 1.6)) / 0.2))
-    lift = draw(keys, "ice/contrast", 4.5, 6.0) + 3.5 * strength
-    bright = torch.maximum(torch.maximum(ridge, crack), (0.45 + 0.12 * texture) * rubble).clamp(min=0.0)
+    lift = draw(keys, "ice/contrast", 3.8, 5.2) + 3.0 * strength
+    bright = torch.maximum(torch.maximum(ridge, crack), (0.5 + 0.14 * texture) * rubble).clamp(min=0.0)
 
     base = draw(keys, "ice/base", -17.5, -12.5) - 0.25 * (fields.incidence_deg[:, None, None] - 30.0)
-    floe = 4.0 * (floes.identity - 0.5) + 3.0 * (cracks.identity - 0.5) * broken + 0.7 * grey
+    floe = 3.4 * (floes.identity - 0.5) + 3.0 * (cracks.identity - 0.5) * broken + 0.7 * grey
     fields.cover_db = base + floe + 0.8 * texture + lift * bright
     # Most scenes are closed pack; some show the edge of the ice or open leads.
     opening = draw(keys, "ice/opening", 0.0, 1.0)
