@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from groundswell import rng
@@ -24,6 +24,7 @@ from groundswell.simulator.phenomena import PHENOMENA
 from groundswell.simulator.scene import Layout, compose, icebergs, observe
 from groundswell.simulator.spectra import radial_velocity_variance
 
+QUANTITIES = (Quantity.SIGMA0, Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB, Quantity.QUICKLOOK)
 MASKS = ("slick", "ice", "front")
 BATCH = {True: 8, False: 64}
 """Images in one go on a CPU (what stays near its caches) and on a GPU; 40 MB each at 256 pixels, oversampled twice."""
@@ -40,10 +41,15 @@ class SimulatorSettings(Settings):
     spacing_m: float = Field(default=50.0, ge=20.0, le=100.0, description="ground spacing of pixels, m")
     oversampling: Literal[1, 2] = Field(default=2, description="wave grid points per pixel")
     mix: Mix = Field(default="balanced", description="class frequencies: equal, or those of the open ocean")
-    quantity: Literal[Quantity.SIGMA0, Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB, Quantity.QUICKLOOK] = Field(
-        default=Quantity.SIGMA0, description="what the pixels are"
-    )
+    quantity: Quantity = Field(default=Quantity.SIGMA0, description="what the pixels are")
     test_share: float = Field(default=0.3, ge=0.0, le=1.0, description="share of imagettes in the split 'test'")
+
+    @field_validator("quantity")
+    @classmethod
+    def _can_be_made(cls, value: Quantity) -> Quantity:
+        if value not in QUANTITIES:
+            raise ValueError("the simulator makes " + ", ".join(QUANTITIES))
+        return value
 
     @property
     def layout(self) -> Layout:
