@@ -101,3 +101,12 @@ def test_bad_settings_are_refused():
         KNNClassifier(k=0).fit(X, y)
     with pytest.raises(ValueError, match="scaling"):
         KNNClassifier(scaling="z").fit(X, y)
+
+
+def test_balanced_votes_are_divided_by_the_share_of_the_class():
+    X, y, queries = _data(6, rows=200, classes=2)
+    keep = (y == 0) | (np.arange(200) % 4 == 0)
+    X, y = X[keep], y[keep]
+    votes = KNNClassifier(k=15).fit(X, y).predict_proba(queries) / np.bincount(y)
+    balanced = KNNClassifier(k=15, balance=True).fit(X, y).predict_proba(queries)
+    np.testing.assert_allclose(balanced, votes / votes.sum(axis=1, keepdims=True))

@@ -132,3 +132,15 @@ def test_ridge_validation_rows_choose_alpha():
 def test_scikit_learn_conventions(estimator):
     for one, check in estimator_checks_generator(estimator):
         check(one)
+
+
+def test_balanced_classes_equal_repeated_rows():
+    X, y = _classes(rows=240, classes=2)
+    keep = (y == 0) | (np.arange(240) % 3 == 0)  # class 1 is three times as rare
+    X, y = X[keep], y[keep]
+    balanced = LinearClassifier(C=0.1, balance=True, tol=1e-10).fit(X, y)
+    weight = len(y) / (2 * np.bincount(y))[y]
+    Z = (X - X.mean(0)) / X.std(0)
+    reference = LogisticRegression(C=0.1, tol=1e-10, max_iter=1000).fit(Z, y, sample_weight=weight)
+    np.testing.assert_allclose(balanced.coef_, reference.coef_, atol=1e-6)
+    assert balanced.predict(X).mean() > LinearClassifier(C=0.1).fit(X, y).predict(X).mean()

@@ -369,3 +369,30 @@ def test_mistakes_are_explained(files):
         assert text in done.output
         assert not (files / "results").exists()
     assert "two tables are called 'model'" in _run("probe", model, model, "-t", "type", "-o", files / "r").output
+
+
+def test_unequal_classes_are_judged_by_balanced_accuracy_and_weighted_alike(frame, tables):
+    rare = frame["label_type"].where((frame["label_type"] != "Tug") | (frame.index % 4 == 0))
+    table = EmbeddingTable(tables["statistics"].vectors, frame.assign(label_type=rare), tables["statistics"].header)
+    settings = ProbeSettings(targets=("type",), split="split", draws=100)
+    facts = run_probe({"model": table}, settings).record["targets"][0]
+    assert (facts["metric"], facts["balance"]) == ("balanced_accuracy", True)
+    plain = run_probe({"model": table}, settings.model_copy(update={"balance": False}))
+    weighted = run_probe({"model": table}, settings)
+    for protocol in ("knn", "linear"):
+        wanted = {"protocol": protocol, "part": "test", "metric": "balanced_accuracy"}
+        assert _one(weighted.scores, **wanted)["value"] > _one(plain.scores, **wanted)["value"]
+    assert run_probe({"model": tables["model"]}, settings).record["targets"][0]["balance"] is False
+
+
+def test_two_classes_have_an_auroc(tables):
+    from sklearn.metrics import roc_auc_score
+
+    settings = ProbeSettings(targets=("type",), split="split", draws=100, where="label_type != 'Tug'")
+    got = run_probe({"statistics": tables["statistics"]}, settings)
+    rows = got.predictions.query("protocol == 'linear' and part == 'test'")
+    expected = roc_auc_score(rows["observed_class"] == "Tanker", np.stack(rows["scores"])[:, 1])
+    # the scores on disk are float32: two of them may tie
+    assert _one(got.scores, protocol="linear", part="test", metric="auroc")["value"] == pytest.approx(
+        expected, abs=1e-4
+    )

@@ -11,6 +11,7 @@ from groundswell.cli.app import Outcome, verb
 
 if TYPE_CHECKING:
     from groundswell.encoder.table import EmbeddingTable
+    from groundswell.evaluation.fitted import FittedProbe
 
 
 @verb
@@ -46,7 +47,7 @@ def predict(
     if archives and len(sources) > 1:
         raise UsageError("predict takes one archive, or tables of the same images", where=", ".join(map(str, sources)))
     if archives:
-        tables = _embed(archives[0], model or [], where, device, output)
+        tables = _embed(fitted, archives[0], model or [], where, device, output)
     else:
         tables = [_read(path, output) for path in sources]
         if where is not None:
@@ -75,7 +76,9 @@ def _read(path: Path, output: Path) -> EmbeddingTable:
     return replace(table, header=replace(table.header, archives=tuple(Path(m).as_posix() for m in moved)))
 
 
-def _embed(archive: Path, models: list[str], where: str | None, device: str, output: Path) -> list[EmbeddingTable]:
+def _embed(
+    probe: FittedProbe, archive: Path, models: list[str], where: str | None, device: str, output: Path
+) -> list[EmbeddingTable]:
     """The tables of an archive, one by each model, made beside the output and removed once they are read."""
     from groundswell.archive.reader import open_archive
     from groundswell.encoder.table import EmbeddingTable
@@ -90,7 +93,10 @@ def _embed(archive: Path, models: list[str], where: str | None, device: str, out
     tables = []
     for number, name in enumerate(models):
         temporary = output.with_name(f".{output.name}.embedding-{number}")
-        run(open_embedder(name, device=device), [open_archive(archive)], temporary, where=where)
+        embedder = open_embedder(name, device=device)
+        if len(models) == 1:  # refused now, not after hours of embedding
+            probe.require(embedder.id, embedder.preprocessing_hash, probe.dim)
+        run(embedder, [open_archive(archive)], temporary, where=where)
         tables.append(EmbeddingTable.read(temporary))
         temporary.unlink()
     return tables

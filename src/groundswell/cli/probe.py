@@ -62,6 +62,12 @@ def probe(
         bool | None, typer.Option("--both/--no-both", help="Model and statistics side by side (for regressions: yes).")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="The metric to print; all are in results.json.")] = None,
+    balance: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance/--no-balance", help="Weight classes alike in fitting (where their numbers differ: yes)."
+        ),
+    ] = None,
     draws: Annotated[int, typer.Option(min=100, help="Resamples behind an interval.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of held-out rows, folds and resamples.")] = 0,
     allow_overlap: Annotated[
@@ -99,6 +105,7 @@ def probe(
         "k": _listed(k),
         "both": both,
         "metric": metric,
+        "balance": balance,
         "draws": draws,
         "seed": seed,
         "allow_overlap": allow_overlap,

@@ -26,7 +26,8 @@ class ProbeSettings(Settings):
     or made by ``cv="group"`` in ``folds`` folds. ``group`` names the column of what must never straddle the split;
     ``auto`` is ``group`` where it is known, ``none`` makes every row its own. ``both`` adds model and statistics side
     by side: by default for regressions. ``metric`` is the one to show (default: accuracy, or balanced accuracy where
-    training classes differ more than 1.5-fold; macro AUROC; RMSE).
+    training classes differ more than 1.5-fold; macro AUROC; RMSE). ``balance`` weights classes alike in fitting: by
+    default where balanced accuracy is shown.
     """
 
     targets: tuple[str, ...] = Field(min_length=1)
@@ -42,6 +43,7 @@ class ProbeSettings(Settings):
     k: tuple[int, ...] = (20,)
     both: bool | None = None
     metric: str | None = None
+    balance: bool | None = None
     draws: int = Field(default=1000, ge=100)
     seed: int = 0
     allow_overlap: bool = False
@@ -139,12 +141,17 @@ def _group_column(frame: pd.DataFrame, name: str) -> str | None:
     raise UsageError(f"no column is called {name!r}", fix=did_you_mean(name, map(str, frame.columns)))
 
 
+def unbalanced(case: Case) -> bool:
+    """Whether the most frequent class of the training rows is more than 1.5 times as frequent as the rarest."""
+    train = np.concatenate([f.train for f in case.split.folds])
+    count = np.bincount(case.target.observed[train])
+    return bool(count.max() > 1.5 * count[count > 0].min())
+
+
 def headline(case: Case) -> str:
     """The metric to show: accuracy only where the classes of the training rows are about balanced."""
     if case.target.task == "regression":
         return "rmse"
     if case.target.task == "multi-label":
         return "macro_auroc"
-    train = np.concatenate([f.train for f in case.split.folds])
-    count = np.bincount(case.target.observed[train])
-    return "accuracy" if count.max() <= 1.5 * count[count > 0].min() else "balanced_accuracy"
+    return "balanced_accuracy" if unbalanced(case) else "accuracy"

@@ -15,7 +15,9 @@ from groundswell.evaluation.intervals import (
     bootstrap_t,
     classification_statistic,
     multi_label_statistic,
+    ranking_statistic,
     regression_statistic,
+    together,
 )
 from groundswell.evaluation.targets import Target
 
@@ -38,7 +40,8 @@ class Draws(Protocol):
 def metric_names(target: Target) -> tuple[str, ...]:
     """The metrics of a task, in the order in which they are reported."""
     if target.task == "classification":
-        return ("accuracy", "balanced_accuracy", "macro_f1")
+        ranked = ("auroc",) if len(target.classes) == 2 else ()
+        return ("accuracy", "balanced_accuracy", "macro_f1", *ranked)
     if target.task == "regression":
         return ("bias", "rmse", "scatter_index", "unbiased_scatter_index", "r2")
     each = tuple(f"{kind}:{tag}" for tag in target.classes for kind in ("auroc", "ap"))
@@ -137,7 +140,10 @@ def _minus(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str,
 def _statistic(target: Target, rows: Rows, score: Scores, codes: Rows, groups: int) -> Statistic:
     observed = target.observed[rows]
     if target.task == "classification":
-        return classification_statistic(observed, score.argmax(axis=1), len(target.classes), codes, groups)
+        chosen = classification_statistic(observed, score.argmax(axis=1), len(target.classes), codes, groups)
+        if len(target.classes) > 2:
+            return chosen
+        return together(chosen, ranking_statistic(observed.astype(np.float64), score[:, 1], codes, groups))
     if target.task == "multi-label":
         return multi_label_statistic(observed, score, target.classes, codes, groups)
     return regression_statistic(observed, score[:, 0], codes, groups)

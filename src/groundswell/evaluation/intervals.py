@@ -207,6 +207,21 @@ def multi_label_statistic(observed: Floats, score: Floats, tags: Sequence[str], 
     return Statistic(tuple(names), ((0.0, 1.0),) * len(names), evaluate)
 
 
+def ranking_statistic(observed: Floats, score: Floats, codes: Codes, groups: int) -> Statistic:
+    """AUROC of one float64 ``[N]`` score for 0/1 ``observed``."""
+    curve = _Curve(observed, score, codes, groups)
+    return Statistic(("auroc",), ((0.0, 1.0),), lambda weights: [curve(weights)[0]])
+
+
+def together(first: Statistic, second: Statistic) -> Statistic:
+    """The metrics of both."""
+    return Statistic(
+        first.names + second.names,
+        first.bounds + second.bounds,
+        lambda weights: first.evaluate(weights) + second.evaluate(weights),
+    )
+
+
 def _mean_known(values: Tensor) -> Tensor:
     """Mean over the first dimension of what is not NaN; NaN where nothing is known."""
     known = torch.isfinite(values)

@@ -158,7 +158,21 @@ class KNNClassifier(ClassifierMixin, _Neighbours):  # type: ignore[misc]
         What is done to the features before the cosine; ``auto`` lets the held-out rows choose.
     fraction, seed
         Size and seed of the held-out part.
+    balance : bool
+        Divide the votes of each class by its share of the rows, for balanced accuracy.
     """
+
+    def __init__(
+        self,
+        k: int | Sequence[int] = 20,
+        temperature: float = 0.07,
+        scaling: Scaling = "none",
+        fraction: float = 0.2,
+        seed: int = 0,
+        balance: bool = False,
+    ) -> None:
+        super().__init__(k, temperature, scaling, fraction, seed)
+        self.balance = balance
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, validation: Validation | None = None
@@ -167,6 +181,8 @@ class KNNClassifier(ClassifierMixin, _Neighbours):  # type: ignore[misc]
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
+        share = np.bincount(codes) / len(codes)
+        self.prior_ = share if self.balance else np.ones_like(share)
         pair = None
         if validation is not None:
             observed = np.asarray(validation[1])
@@ -177,11 +193,17 @@ class KNNClassifier(ClassifierMixin, _Neighbours):  # type: ignore[misc]
         return self
 
     def _loss(self, predicted: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
-        return float(np.mean(predicted.argmax(axis=1) != targets.argmax(axis=1)))
+        wrong = (predicted / self.prior_).argmax(axis=1) != targets.argmax(axis=1)
+        if not self.balance:
+            return float(wrong.mean())
+        count = targets.sum(axis=0)
+        return float(np.mean((wrong @ targets)[count > 0] / count[count > 0]))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """float64 ``[N, classes]``: the share of the votes of each class, in the order of ``classes_``."""
-        return self._mean_target(X)
+        votes = self._mean_target(X) / self.prior_
+        share: NDArray[np.float64] = votes / votes.sum(axis=1, keepdims=True)
+        return share
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The class with most votes for each row of float ``[N, D]``."""

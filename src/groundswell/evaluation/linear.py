@@ -31,14 +31,12 @@ ALPHA_GRID: tuple[float, ...] = tuple(float(a) for a in np.logspace(-6, 3, 40))
 """Ridge penalties relative to the number of rows, which is the mean eigenvalue of standardised features."""
 
 
-def _solver(seed: int, max_iter: int, tol: float) -> LogisticRegression:
-    return LogisticRegression(solver="lbfgs", max_iter=max_iter, tol=tol, warm_start=True, random_state=seed)
-
-
-def _cross_entropy(logits: Floats, codes: NDArray[np.int64]) -> float:
+def _cross_entropy(logits: Floats, codes: NDArray[np.int64], balance: bool) -> float:
+    """Mean over the rows, or over the classes of the mean over their rows."""
     if logits.ndim == 1:
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
-    return -float(np.mean(log_softmax(logits, axis=1)[np.arange(len(codes)), codes]))
+    weight = 1.0 / np.bincount(codes)[codes] if balance else np.ones(len(codes))
+    return -float(np.average(log_softmax(logits, axis=1)[np.arange(len(codes)), codes], weights=weight))
 
 
 def _fit_logistic(
@@ -51,12 +49,14 @@ def _fit_logistic(
     seed: int,
     max_iter: int,
     tol: float,
+    balance: bool,
 ) -> tuple[Floats, Floats, float, bool]:
     """Coefficients [K or 1, D], intercepts, the chosen C, and whether the last fit converged.
 
     The path runs from the strongest penalty to the weakest, each fit started at the last: on separable features the
     whole grid costs about three cold fits.
     """
+    fixed = {"max_iter": max_iter, "random_state": seed, "class_weight": "balanced" if balance else None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         chosen = grid[0]
@@ -66,13 +66,13 @@ def _fit_logistic(
                 held = hold_out(groups, fraction, seed, codes)
                 train = ~held
                 validation = (Z[held], codes[held]) if held.any() else (Z, codes)
-            model = _solver(seed, max_iter, max(tol, 1e-4))
+            model = LogisticRegression(tol=max(tol, 1e-4), warm_start=True, **fixed)
             losses = []
             for c in sorted(grid):
                 model.set_params(C=c).fit(Z[train], codes[train])
-                losses.append(_cross_entropy(model.decision_function(validation[0]), validation[1]))
+                losses.append(_cross_entropy(model.decision_function(validation[0]), validation[1], balance))
             chosen = sorted(grid)[int(np.argmin(losses))]
-        final = _solver(seed, max_iter, tol).set_params(C=chosen).fit(Z, codes)
+        final = LogisticRegression(C=chosen, tol=tol, **fixed).fit(Z, codes)
     return final.coef_, final.intercept_, float(chosen), bool(final.n_iter_.max() < max_iter)
 
 
@@ -89,6 +89,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         Size and seed of the part of the training rows that chooses C.
     max_iter, tol
         Of L-BFGS; ``converged_`` says whether it got there.
+    balance : bool
+        Weight each class by the inverse of its number of rows, for balanced accuracy.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         seed: int = 0,
         max_iter: int = 1000,
         tol: float = 1e-5,
+        balance: bool = False,
     ) -> None:
         self.C = C
         self.grid = grid
@@ -106,6 +109,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.seed = seed
         self.max_iter = max_iter
         self.tol = tol
+        self.balance = balance
 
     def _grid(self) -> Sequence[float]:
         return [self.C] if self.C is not None else (self.grid if self.grid is not None else C_GRID)
@@ -139,6 +143,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             self.seed,
             self.max_iter,
             self.tol,
+            self.balance,
         )
         return self
 
@@ -178,6 +183,7 @@ class LinearMultiLabel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int = 0,
         max_iter: int = 1000,
         tol: float = 1e-5,
+        balance: bool = False,
     ) -> None:
         self.C = C
         self.grid = grid
@@ -185,6 +191,7 @@ class LinearMultiLabel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
         self.max_iter = max_iter
         self.tol = tol
+        self.balance = balance
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, validation: Validation | None = None

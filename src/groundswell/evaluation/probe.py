@@ -30,7 +30,7 @@ from groundswell.evaluation.targets import Target, Task, read_target
 _RANDOM = re.compile(r"random:(?P<model>.+):(?P<seed>\d+)(@.*)?")
 
 
-def estimator(task: Task, protocol: str, settings: ProbeSettings) -> Any:
+def estimator(task: Task, protocol: str, settings: ProbeSettings, balance: bool = False) -> Any:
     """A fresh estimator for a task and a protocol.
 
     Neighbours are looked for among raw and among standardised features, whichever serves held-out training rows
@@ -38,10 +38,10 @@ def estimator(task: Task, protocol: str, settings: ProbeSettings) -> Any:
     """
     k = settings.k[0] if len(settings.k) == 1 else settings.k
     makers: dict[tuple[str, str], Callable[[], Any]] = {
-        ("classification", "knn"): lambda: KNNClassifier(k, scaling="auto", seed=settings.seed),
+        ("classification", "knn"): lambda: KNNClassifier(k, scaling="auto", seed=settings.seed, balance=balance),
         ("multi-label", "knn"): lambda: KNNMultiLabel(k, scaling="auto", seed=settings.seed),
         ("regression", "knn"): lambda: KNNRegressor(k, scaling="auto", seed=settings.seed),
-        ("classification", "linear"): lambda: LinearClassifier(seed=settings.seed),
+        ("classification", "linear"): lambda: LinearClassifier(seed=settings.seed, balance=balance),
         ("multi-label", "linear"): lambda: LinearMultiLabel(seed=settings.seed),
         ("regression", "linear"): lambda: RidgeRegression(seed=settings.seed),
     }
@@ -123,7 +123,7 @@ def run_probe(tables: Mapping[str, EmbeddingTable], settings: ProbeSettings) -> 
                 f"there is no metric {metric!r} for {target.task}",
                 fix=did_you_mean(metric, compare.metric_names(target)),
             )
-        record["targets"].append({**case.describe(), "metric": metric})
+        record["targets"].append({**case.describe(), "metric": metric, "balance": _balance(case, settings)})
         with progress.bar(f"probe {name}", total=len(used) * len(settings.protocols), unit="probes") as bar:
             for protocol in settings.protocols:
                 scores: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -290,7 +290,7 @@ def _fit(
                 where=target.name,
                 fix="use fewer --folds, or another --group",
             )
-    model = estimator(target.task, protocol, settings)
+    model = estimator(target.task, protocol, settings, _balance(case, settings))
     held = (table.vectors[validation], observed[validation]) if len(validation) else None
     model.fit(table.vectors[train], observed[train], groups=case.codes[train], validation=held)
     header = table.header
@@ -304,6 +304,15 @@ def _fit(
         header.preprocessing_hash,
         header.dimension,
         fitted_on,
+    )
+
+
+def _balance(case: Case, settings: ProbeSettings) -> bool:
+    """Whether classes are weighted alike: as asked, else where balanced accuracy is what is shown."""
+    if case.target.task != "classification":
+        return False
+    return (
+        settings.balance if settings.balance is not None else (settings.metric or headline(case)) == "balanced_accuracy"
     )
 
 

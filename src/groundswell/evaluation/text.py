@@ -9,10 +9,12 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Record = Mapping[str, Any]
 
+_NAME, _CELL = 24, 17  # columns that a name and a score with its interval take
 _SHARES = ("accuracy", "f1", "auroc", "ap")  # shown in per cent
 _UNITS = {"label_hs": "m", "label_hs_swell": "m", "label_hs_wind_sea": "m", "label_tp": "s", "label_wind_speed": "m/s"}
 
@@ -26,9 +28,8 @@ def render(record: Record, width: int = 100) -> str:
         console.print()
         for line in _facts(target):
             console.print(line, markup=False)
-        console.print(_scores(record, target))
-        if any(d["target"] == target["name"] for d in record["differences"]):
-            console.print(_differences(record, target))
+        for table in (*_scores(record, target, width), *_differences(record, target, width)):
+            console.print(table)
         for line in verdicts(record, target["name"]):
             console.print(line, markup=False)
     console.print("\n95 % intervals: groups resampled, studentised. * fewer than 8 groups: indicative.", markup=False)
@@ -60,7 +61,9 @@ def _facts(target: Record) -> Iterable[str]:
     parts = ", ".join(f"{p['name']} {p['rows']}" for p in target["parts"])
     train = target["train"]
     grouped = f"groups: {target['group']}" if target["group"] else "no group column: every row is its own group"
-    yield f"{target['name']} ({target['task']}), {target['metric']}{_unit(target)}; {target['split']}; {grouped}"
+    weighted = ", classes weighted alike" if target["balance"] else ""
+    metric = f"{target['metric']}{_unit(target)}{weighted}"
+    yield f"{target['name']} ({target['task']}), {metric}; {target['split']}; {grouped}"
     yield f"rows: train {train['rows']}, {parts}; target unknown and left out: {target['unknown']}"
     shared = ", ".join(f"{o['shared']} {o['kind']}" for o in target["overlap"] if o["shared"])
     checked = ", ".join(o["kind"] for o in target["overlap"])
@@ -78,10 +81,6 @@ def _column(row: Record) -> str:
     return f"{row['protocol']} {row['part']}"
 
 
-def _columns(rows: Iterable[Record]) -> list[str]:
-    return list(dict.fromkeys(_column(r) for r in rows))
-
-
 def _number(value: float | None, percent: bool, sign: bool = False) -> str:
     if value is None or math.isnan(value):
         return "?"
@@ -91,26 +90,48 @@ def _number(value: float | None, percent: bool, sign: bool = False) -> str:
 def _cell(row: Record, percent: bool, sign: bool = False) -> str:
     star = "*" if row["indicative"] else ""
     low, high = (_number(row[k], percent, sign) for k in ("low", "high"))
-    return f"{_number(row['value'], percent, sign)}{star}\n\\[{low}, {high}]"
+    return f"{_number(row['value'], percent, sign)}{star}\n[{low}, {high}]"
 
 
-def _grid(title: str, first: str, cells: Mapping[str, Mapping[str, str]], columns: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column.replace(" ", "\n", 1), justify="right", no_wrap=True)
-    for name, row in cells.items():
-        table.add_row(name.replace("[", "\\["), *(row.get(c, "") for c in columns))
-    return table
+def _grids(title: str, first: str, rows: Iterable[tuple[str, Record, str]], width: int) -> list[Table]:
+    """Rows by name, columns by protocol and part; a table for each protocol where one does not fit the width."""
+    cells: dict[str, dict[tuple[str, str], str]] = {}
+    columns: dict[tuple[str, str], None] = {}
+    for name, row, text in rows:
+        column = (row["protocol"], row["part"])
+        columns[column] = None
+        cells.setdefault(name, {})[column] = text
+    fit = max(1, (width - _NAME) // max(_CELL, *(len(part) + 3 for _, part in columns), 0)) if columns else 1
+    whole = list(columns)
+    groups = [whole]
+    if len(whole) > fit:
+        alike = [[c for c in whole if c[0] == protocol] for protocol in dict.fromkeys(p for p, _ in whole)]
+        groups = [group[i : i + fit] for group in alike for i in range(0, len(group), fit)]
+    tables = []
+    for group in groups if whole else []:
+        table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column(first, min_width=16)
+        for protocol, part in group:
+            table.add_column(f"{protocol}\n{part}", justify="right", no_wrap=True)
+        for name, row_cells in cells.items():
+            table.add_row(escape(name), *(escape(row_cells.get(column, "")) for column in group))
+        tables.append(table)
+    return tables
 
 
-def _scores(record: Record, target: Record) -> Table:
+def _scores(record: Record, target: Record, width: int) -> list[Table]:
     percent = " in %" in _unit(target)
-    rows = shown(record, target, "scores")
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        cells.setdefault(row["table"], {})[_column(row)] = _cell(row, percent)
-    return _grid("scores", "table", cells, _columns(rows))
+    rows = [(r["table"], r, _cell(r, percent)) for r in shown(record, target, "scores")]
+    return _grids("scores", "table", rows, width)
+
+
+def _differences(record: Record, target: Record, width: int) -> list[Table]:
+    percent = " in %" in _unit(target)
+    rows = [
+        (f"{r['table']} - {_control_name(r)}", r, _cell(r, percent, sign=True))
+        for r in shown(record, target, "differences")
+    ]
+    return _grids("paired differences", "table - control", rows, width)
 
 
 def shown(record: Record, target: Record, kind: str) -> list[Record]:
@@ -121,13 +142,3 @@ def shown(record: Record, target: Record, kind: str) -> list[Record]:
 
 def _control_name(row: Record) -> str:
     return f"{row['family']} (best seed)" if row["best_seed"] else row["control"]
-
-
-def _differences(record: Record, target: Record) -> Table:
-    percent = " in %" in _unit(target)
-    rows = shown(record, target, "differences")
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        name = f"{row['table']} - {_control_name(row)}"
-        cells.setdefault(name, {})[_column(row)] = _cell(row, percent, sign=True)
-    return _grid("paired differences", "table - control", cells, _columns(rows))
