@@ -84,7 +84,7 @@ class Encoder:
         for name, tensor in sorted(self.backbone.state_dict().items()):
             values = tensor.detach().cpu().contiguous()
             total.update(f"{name}{list(values.shape)}{values.dtype}".encode())
-            total.update(values.view(torch.uint8).numpy().tobytes() if values.ndim else values.numpy().tobytes())
+            total.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())  # flat: whatever the strides
         return total.hexdigest()
 
     def on(
