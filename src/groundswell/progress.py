@@ -134,3 +134,8 @@ def use(reporter: Reporter) -> None:
 def bar(description: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Bar]:
     """A bar of the chosen reporter, as a context manager."""
     return _reporter.bar(description, total, unit)
+
+
+def is_shown() -> bool:
+    """Whether a front end shows progress: False in the library and under ``--quiet``."""
+    return not isinstance(_reporter, SilentReporter)

@@ -2,6 +2,7 @@
 
 # isort: off
 
+from groundswell.cli import demo  # noqa: F401
 from groundswell.cli import simulate  # noqa: F401
 from groundswell.cli import ingest  # noqa: F401
 from groundswell.cli import stats  # noqa: F401
@@ -9,5 +10,6 @@ from groundswell.cli import pretrain  # noqa: F401
 from groundswell.cli import embed  # noqa: F401
 from groundswell.cli import probe  # noqa: F401
 from groundswell.cli import predict  # noqa: F401
+from groundswell.cli import report  # noqa: F401
 from groundswell.cli import search  # noqa: F401
 from groundswell.cli import list_  # noqa: F401

@@ -184,9 +184,9 @@ def _draw_lines(axis: Axes, title: str, lines: Mapping[str, tuple[Floats, Floats
     for colour, (label, (x, y)) in zip(PALETTE, lines.items(), strict=False):
         if len(y) > 60:
             axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
-            axis.plot(x, smooth(y, max(5, len(y) // 40)), color=colour, label=label)
+            axis.plot(x, smooth(y, max(5, len(y) // 40)), color=colour, label=_short(label))
         else:
-            axis.plot(x, y, color=colour, label=label, marker="o", markersize=3)
+            axis.plot(x, y, color=colour, label=_short(label), marker="o", markersize=3)
     if len(lines) > 1:
         axis.legend(fontsize=8)
 

@@ -39,7 +39,7 @@ def made(inputs: Inputs, command: str) -> Section:
 def _stages(stages: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for stage in sorted(stages, key=lambda s: s["order"]):
-        seconds = f"{stage['seconds']:.1f} s" + (", reused" if stage.get("reused") else "")
+        seconds = f"{stage['seconds']:.1f} s" + (", after a stop" if stage.get("resumed") else "")
         rows.append(cells(stage["stage"], stage["command"], seconds, stage["key"][:12]))
     return Table(("stage", "the same by hand", "wall time", "key"), rows, "Stages", text_columns=(0, 1))
 
