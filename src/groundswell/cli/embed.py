@@ -39,9 +39,11 @@ def embed(
 
     Example: `groundswell embed run/model archive -o table.parquet`
     """
+    from rich.markup import escape
+
     from groundswell.archive.reader import open_archive
-    from groundswell.encoder.provenance import in_words
     from groundswell.encoder.embedding import embed as run
+    from groundswell.encoder.provenance import in_words
     from groundswell.evaluation.controls import open_embedder
 
     opened = [open_archive(path) for path in archives]
@@ -49,8 +51,8 @@ def embed(
     header = run(embedder, opened, output, batch_size=batch_size, where=where, dtype=dtype.value)
     rows = sum(d.imagettes for d in header.data)
     data = {"table": str(output), "rows": rows, **header.to_json()}
-    return Outcome(
-        data,
+    text = (
         f"{rows:,} embeddings of {header.dimension} numbers by {header.model}: {output}\n{in_words(header.data)}\n"
-        f"Next: groundswell probe {output} --target COLUMN -o results, or groundswell search {output} --query ID",
+        f"Next: groundswell probe {output} --target COLUMN -o results, or groundswell search {output} --query ID"
     )
+    return Outcome(data, escape(text))

@@ -47,6 +47,8 @@ def search(
 
     Example: `groundswell search table.parquet --query sim-0-000000012 -k 12 -o sheet.png`
     """
+    from rich.markup import escape
+
     from groundswell.encoder.images import open_image
     from groundswell.encoder.provenance import in_words
     from groundswell.encoder.table import EmbeddingTable
@@ -94,7 +96,7 @@ def search(
     ]
     data = {"query": query, "table": str(table), "model": header.model, "sheet": output and str(output), "hits": rows}
     text = "\n".join(f"{r['rank']:3d}  {r['score']:.4f}  " + "  ".join(_texts(r)) for r in rows)
-    return Outcome(data, text + (f"\nContact sheet: {output}" if output else ""))
+    return Outcome(data, escape(text + (f"\nContact sheet: {output}" if output else "")))
 
 
 def _crop(text: str | None) -> Crop | None:

@@ -1,0 +1,162 @@
+"""Search through a table: rows, images and crops find what they must, and the sheet shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from groundswell.archive.ingest import ingest
+from groundswell.archive.reader import Archive, open_archive
+from groundswell.backbones import BackboneSettings, build_backbone
+from groundswell.encoder.directory import save_model
+from groundswell.encoder.encoder import Encoder
+from groundswell.encoder.images import open_image
+from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.encoder.table import EmbeddingTable, embed
+from groundswell.errors import DataError, TableError, UsageError
+from groundswell.search.query import search_image, search_row, thumbnails
+from groundswell.simulator.source import SimulatedSource, SimulatorSettings
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    path = tmp_path_factory.mktemp("search") / "sea"
+    ingest(SimulatedSource(SimulatorSettings(count=20, size=SIZE, quantity="quicklook")), path, shard_rows=8)
+    return open_archive(path)
+
+
+def encoder_for(archive: Archive, seed: int = 0, size: int = SIZE) -> Encoder:
+    preprocessing = PreprocessingSettings(size=size).resolve(archive.channels, SIZE, SIZE, 50.0)
+    settings = BackboneSettings(name="resnet18", width=4, stem="small")
+    return Encoder(build_backbone(settings, 1, seed), preprocessing, "small", settings)
+
+
+@pytest.fixture(scope="module")
+def table(archive: Archive) -> Path:
+    path = archive.path.parent / "table.parquet"
+    embed(encoder_for(archive), [archive], path)
+    return path
+
+
+def picture(archive: Archive, row: int, path: Path, margin: int = 0) -> Path:
+    """An imagette as a PNG, with a frame of noise around it."""
+    generator = np.random.default_rng(0)
+    canvas = generator.integers(0, 256, (SIZE + 2 * margin, SIZE + 2 * margin), dtype=np.uint8)
+    canvas[margin : margin + SIZE, margin : margin + SIZE] = archive.read([row])[0, 0].astype(np.uint8)
+    Image.fromarray(canvas).save(path)
+    return path
+
+
+def test_a_row_finds_its_neighbours_without_itself(table: Path) -> None:
+    read = EmbeddingTable.read(table)
+    unit = read.vectors.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosines = unit @ unit[4]
+    cosines[4] = -2
+    expected = np.argsort(-cosines)[:5]
+    hits = search_row(table, read.frame["id"][4], 5)
+    assert list(hits.frame["id"]) == list(read.frame["id"][expected])
+    np.testing.assert_allclose(hits.scores, cosines[expected], atol=1e-6)
+    assert hits.query is not None
+    assert list(hits.query["id"]) == [read.frame["id"][4]]
+
+
+def test_a_group_can_be_left_out(table: Path, tmp_path: Path) -> None:
+    read = EmbeddingTable.read(table)
+    frame = read.frame.assign(group=["one"] * 10 + ["two"] * 9 + [None])
+    EmbeddingTable(read.vectors, frame, read.header).write(tmp_path / "t.parquet")
+    hits = search_row(tmp_path / "t.parquet", frame["id"][4], 20, exclude_group=True)
+    assert set(hits.frame["id"]) == set(frame["id"][10:])
+    alone = search_row(tmp_path / "t.parquet", frame["id"][19], 20, exclude_group=True)
+    assert set(alone.frame["id"]) == set(frame["id"][:19])  # an unknown group is nobody's
+
+
+def test_an_image_and_a_crop_find_themselves(archive: Archive, table: Path, tmp_path: Path) -> None:
+    encoder = encoder_for(archive)
+    whole = open_image(picture(archive, 7, tmp_path / "whole.png"), quantity="quicklook")
+    larger = picture(archive, 7, tmp_path / "larger.png", margin=9)
+    crop = open_image(larger, quantity="quicklook", crop=(9, 9, SIZE, SIZE))
+    assert np.array_equal(crop.pixels, whole.pixels)
+    for image in (whole, crop):
+        hits = search_image(table, encoder, image, 3)
+        assert hits.frame["id"][0] == archive.catalogue["id"][7]
+        assert hits.scores[0] == pytest.approx(1.0, abs=1e-6)
+    elsewhere = open_image(larger, quantity="quicklook", crop=(0, 0, 12, 20))  # smaller than the encoder sees: filled
+    assert elsewhere.pixels.shape == (1, 20, 12)
+    assert search_image(table, encoder, elsewhere, 3).scores[0] < 1 - 1e-6
+
+
+@pytest.mark.parametrize("crop", [(-1, 0, 5, 5), (0, 0, 33, 5), (30, 30, 3, 2), (0, 0, 0, 5)])
+def test_a_crop_outside_is_refused(archive: Archive, tmp_path: Path, crop: tuple[int, int, int, int]) -> None:
+    with pytest.raises(UsageError, match="does not lie in the image"):
+        open_image(picture(archive, 0, tmp_path / "p.png"), quantity="quicklook", crop=crop)
+
+
+def test_the_model_must_have_made_the_table(archive: Archive, table: Path, tmp_path: Path) -> None:
+    image = open_image(picture(archive, 0, tmp_path / "p.png"), quantity="quicklook")
+    with pytest.raises(TableError, match=r"did not make this table[\s\S]*preprocessing"):
+        search_image(table, encoder_for(archive, size=24), image, 3)
+    with pytest.raises(TableError, match=r"did not make this table[\s\S]*small@"):
+        search_image(table, encoder_for(archive, seed=1), image, 3)
+
+
+def test_an_unknown_row_gets_a_suggestion(table: Path) -> None:
+    with pytest.raises(TableError, match=r"did you mean .*'sim-0-000000003'"):
+        search_row(table, "sim-0-00000003", 3)
+
+
+def test_thumbnails_come_from_the_archive_of_the_row(archive: Archive, table: Path, tmp_path: Path) -> None:
+    read = EmbeddingTable.read(table)
+    chosen = read.frame.iloc[[13, 2]]
+    pictures = thumbnails(read.header, table, chosen)
+    assert np.array_equal(np.stack(pictures), archive.read([13, 2])[:, 0])
+    moved = tmp_path / "t.parquet"
+    read.write(moved)
+    with pytest.raises(DataError, match="no such archive"):
+        thumbnails(read.header, moved, chosen)
+    assert np.array_equal(np.stack(thumbnails(read.header, moved, chosen, [archive.path])), np.stack(pictures))
+    with pytest.raises(UsageError, match="made from 1 archives, and 2 are given"):
+        thumbnails(read.header, moved, chosen, [archive.path, archive.path])
+
+
+def test_the_verb(archive: Archive, table: Path, tmp_path: Path) -> None:
+    from groundswell.cli import verbs  # noqa: F401 - registers them
+    from groundswell.cli.app import application
+
+    def run(*words: object) -> object:
+        return CliRunner().invoke(application, ["search", str(table), *map(str, words)])
+
+    model = save_model(encoder_for(archive), tmp_path / "model")
+    sheet = tmp_path / "sheet.png"
+    result = run("--query", archive.catalogue["id"][4], "-k", 5, "-o", sheet, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    hits = search_row(table, archive.catalogue["id"][4], 5)
+    assert [h["id"] for h in said["hits"]] == list(hits.frame["id"])
+    np.testing.assert_allclose([h["score"] for h in said["hits"]], hits.scores, rtol=1e-6)
+    assert Image.open(sheet).size == (6 * 186 + 6, 27 + 180 + 2 * 15 + 12)  # six tiles of 180 px in one row
+
+    image = picture(archive, 7, tmp_path / "p.png", margin=4)
+    found = run("--query", image, "--model", model, "--crop", f"4,4,{SIZE},{SIZE}", "--quantity", "quicklook", "--json")
+    assert json.loads(found.stdout)["hits"][0]["id"] == archive.catalogue["id"][7]
+    assert archive.catalogue["id"][7] in run("--query", archive.catalogue["id"][6], "-k", 19).stdout
+
+    for words, code, message in (
+        (("--query", image), 2, "--model"),
+        (("--query", image, "--model", model), 3, "does not say what its pixels are"),
+        (("--query", image, "--model", model, "--crop", "1,2,3"), 2, "x,y,width,height"),
+        (("--query", image, "--model", model, "--quantity", "sigma"), 2, "no quantity is called 'sigma'"),
+        (("--query", "sim-0-000000001", "--crop", "1,2,3,4"), 2, "there is no file"),
+        (("--query", "sim-0-000000001", "-o", tmp_path / "sheet.pdf"), 2, ".png"),
+        (("--query", "nobody"), 3, "no imagette 'nobody'"),
+    ):
+        result = run(*words)
+        assert result.exit_code == code, result.output
+        assert message in result.output
