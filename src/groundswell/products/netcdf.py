@@ -32,10 +32,11 @@ def _opened(path: Path) -> Iterator[Any]:
 
     with path.open("rb") as handle:
         engine = "scipy" if handle.read(3) == b"CDF" else "h5netcdf"
-    if engine == "h5netcdf":  # which fails untidily on a damaged file, so that one is refused before
+    if engine == "h5netcdf":  # which fails untidily on a damaged file or root: those are refused before
         import h5py
 
-        h5py.File(path, "r").close()
+        with h5py.File(path, "r") as file:
+            file.attrs.get("_nc3_strict")
     with xr.open_dataset(path, engine=engine, decode_times=False, cache=False) as data:
         yield data
 

@@ -83,12 +83,12 @@ def list_images(sources: Sequence[str | Path]) -> Listing:
             folders.append(path.absolute())
             for file in _walk(path):
                 if file.suffix.lower() in EXTENSIONS:
-                    found.setdefault(file.resolve(), file.absolute())
+                    _keep(found, file)
                 else:
                     ignored[file.suffix.lower() or "no extension"] += 1
         elif path.is_file():  # a file named outright is tried whatever its extension
             folders.append(path.absolute().parent)
-            found.setdefault(path.resolve(), path.absolute())
+            _keep(found, path)
         else:
             raise DataError("there is no such file or folder", where=path)
     if not found:
@@ -100,6 +100,13 @@ def list_images(sources: Sequence[str | Path]) -> Listing:
     root = Path(os.path.commonpath([os.path.normpath(folder) for folder in folders]))
     named = {Path(os.path.relpath(path, root)).as_posix(): path for path in found.values()}
     return Listing(root, dict(sorted(named.items())), dict(ignored))
+
+
+def _keep(found: dict[Path, Path], path: Path) -> None:
+    """Remember a file once, by its own place rather than by a link to it."""
+    real = path.resolve()
+    if real not in found or path.absolute() == real:
+        found[real] = path.absolute()
 
 
 def _walk(folder: Path) -> Iterable[Path]:
@@ -134,8 +141,8 @@ def size_leak(facts: dict[str, Facts], labels: dict[str, Label]) -> tuple[float,
     """How much the size of an image alone tells of its label: a strength from 0 to 1, and the same in words.
 
     For classes, the share of images whose class is the commonest among the others of their size, above the share of
-    the commonest class; for numbers of many values, the rank correlation (Spearman) with the number of pixels. None where all sizes
-    are equal, or the label is one value, or a name of each image.
+    the commonest class; for numbers of many values, the rank correlation (Spearman) with the number of pixels. None
+    where all sizes are equal, or the label is one value, or a name of each image.
     """
     known = {id_: value for id_, value in labels.items() if id_ in facts and value is not None}
     values = Counter(known.values())
