@@ -54,7 +54,8 @@ def test_ids_are_sorted_relative_paths(tmp_path: Path) -> None:
     assert listing.ignored == {".txt": 1}
     # the same files, named twice and from several roots, keep one id each
     assert list(list_images([tmp_path / "b", tmp_path / "b/2.png", tmp_path / "a.PNG"]).files) == list(listing.files)
-    assert list(list_images([tmp_path / "b"]).files) == ["10.png", "2.png"]
+    # links are followed, once
+    assert list(list_images([tmp_path / "b"]).files) == ["10.png", "2.png", "loop/a.PNG"]
     with pytest.raises(DataError, match="no such file"):
         list_images([tmp_path / "absent"])
     (tmp_path / "none").mkdir()
@@ -237,7 +238,7 @@ def test_a_trace_of_size_is_named() -> None:
     strength, words = size_leak(sizes, {str(i): ("a", "b")[i % 2] for i in range(40)}) or (0.0, "")
     assert strength == pytest.approx(0.5)  # all right against half
     assert "100 %" in words
-    # a label that has nothing to do with size: each is told right by the others of its size in no more than half
+    # a label that has nothing to do with size: half of each size is right, as of all
     strength, _ = size_leak(sizes, {str(i): ("a", "b")[i // 2 % 2] for i in range(40)}) or (1.0, "")
     assert strength <= 0.0
     # as many sizes as images tell nothing, however well they would fit

@@ -15,6 +15,8 @@ from groundswell.physics.imagette import Label
 from groundswell.products.files import EXTENSIONS, Facts, inspect_image
 from groundswell.products.source import Rejected
 
+_RARE = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -140,8 +142,8 @@ def survey(files: dict[str, Path]) -> Survey:
 def size_leak(facts: dict[str, Facts], labels: dict[str, Label]) -> tuple[float, str] | None:
     """How much the size of an image alone tells of its label: a strength from 0 to 1, and the same in words.
 
-    For classes, the share of images whose class is the commonest among the others of their size, above the share of
-    the commonest class; for numbers of many values, the rank correlation (Spearman) with the number of pixels. None
+    For classes, the share of images whose class is the commonest of their size, above the share of the
+    commonest class; for numbers of many values, the rank correlation (Spearman) with the number of pixels. None
     where all sizes are equal, or the label is one value, or a name of each image.
     """
     known = {id_: value for id_, value in labels.items() if id_ in facts and value is not None}
@@ -157,22 +159,13 @@ def size_leak(facts: dict[str, Facts], labels: dict[str, Label]) -> tuple[float,
         return abs(rank), f"has a rank correlation of {rank:.2f} with image size"
     if len(values) > len(known) / 4:
         return None
-    by_size: dict[tuple[int, int], Counter[Label]] = {}
+    images = Counter(sizes.values())
+    by_size: dict[tuple[int, int] | None, Counter[Label]] = {}
     for id_, value in known.items():
-        by_size.setdefault(sizes[id_], Counter())[value] += 1
-    common, count = values.most_common(1)[0]
-    told = sum(_told(counter, common) for counter in by_size.values()) / len(known)
-    base = count / len(known)
-    return (
-        told - base,
-        f"is told by size alone in {100 * told:.0f} % of images (the commonest value: {100 * base:.0f} %)",
-    )
-
-
-def _told(counter: Counter[Label], common: Label) -> int:
-    """How many images of one size are told right by the others of that size; a lone one by the commonest of all."""
-    if counter.total() == 1:
-        return counter[common]
-    return sum(
-        n for value, n in counter.items() if n - 1 > max((m for v, m in counter.items() if v != value), default=0)
-    )
+        # Rare sizes are taken together: a size of its own would seem to tell the label of its only image.
+        size = sizes[id_] if images[sizes[id_]] >= _RARE else None
+        by_size.setdefault(size, Counter())[value] += 1
+    told = sum(counter.most_common(1)[0][1] for counter in by_size.values()) / len(known)
+    base = values.most_common(1)[0][1] / len(known)
+    words = f"is told by size alone in {100 * told:.0f} % of images (the commonest value: {100 * base:.0f} %)"
+    return told - base, words
