@@ -164,22 +164,21 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
             clock.tick(recipe.images_per_step)
-            bar.advance(clock.step_seconds if horizon.steps is None else 1)
+            left = horizon.remaining(at.step, session.elapsed)[0]
+            bar.advance(total - left)
+            total = left
             done = horizon.finished(at.step, session.elapsed, clock.step_seconds)
 
-            due = clock.save_is_due(at.step) and session.health.well
+            best = False
             scoring = monitor is not None and (done or passes(recipe.monitor_every, before, session.progress))
             if done or scoring or at.step % recipe.log_steps == 0:
                 figures = look(observed)
-                fault = session.health.judge_features(figures, before, at.step, session.last_checkpoint)
-                if fault is not None:
-                    log.warning("step %d: %s", at.step, fault)
                 row: Row = {"step": at.step, "epoch": at.epoch, "images": at.step * recipe.images_per_step}
                 row |= {"progress": before, "learning_rate": rate, "loss": loss, "gradient_norm": norm, **figures}
                 row |= {"skipped_steps": session.health.total_skipped}
                 if scoring and monitor is not None:
                     row["monitor"] = monitor(session.encoder())
-                    due |= session.checkpoints.claim_best(at.step, row["monitor"])
+                    best = session.checkpoints.claim_best(at.step, row["monitor"])
                 session.last_row = {name: plain(value) for name, value in row.items()}
                 timing = {"elapsed_s": session.elapsed, **clock.read()}
                 metrics.write(session.last_row | {"timing": {name: round(value, 4) for name, value in timing.items()}})
@@ -187,7 +186,10 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                     f"loss {loss:.3f}, {timing['images_per_s']:.0f} img/s, data wait {timing['data_wait']:.0%}, "
                     f"rank {figures['effective_rank']:.1f}"
                 )
-            if due or done:
+                fault = session.health.judge_features(figures, before, at.step, session.last_checkpoint)
+                if fault is not None:
+                    log.warning("step %d: %s", at.step, fault)
+            if done or best or (clock.save_is_due(at.step) and session.health.well):
                 save(session, metrics, clock)
 
 

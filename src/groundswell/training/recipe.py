@@ -142,7 +142,7 @@ class Horizon:
         if self.steps is not None:
             return self.steps - step, "steps"
         assert self.seconds is not None
-        return self.seconds - elapsed, "s"
+        return max(round(self.seconds - elapsed), 0), "s"
 
 
 def horizon(recipe: Recipe, batches_per_epoch: int) -> Horizon:
