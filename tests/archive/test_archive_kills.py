@@ -163,3 +163,30 @@ def test_the_check_fails_where_a_file_is_written_in_place(tmp_path: Path, refere
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
     with pytest.raises((AssertionError, GroundswellError)):
         check(path, reference)
+
+
+def test_the_command_line_killed_and_repeated_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    from PIL import Image
+    from typer.testing import CliRunner
+
+    from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
+    from groundswell.cli.app import application
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(10):
+        pixels = np.random.default_rng(index).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{index}.png")
+    # Shards of 1,000 bytes hold three images of 256: four shards.
+    options = ["--quantity", "quicklook", "--shard-mb", "0.001", "--quiet"]
+
+    def command(output: str) -> list[str]:
+        return ["ingest", str(images), "-o", str(tmp_path / output), *options]
+
+    with crash.trapped() as trap:
+        assert CliRunner().invoke(application, command("whole")).exit_code == 0
+    assert trap.counts["replace"] == 2 + 4 * 2 + 1  # manifest, archive.json, pixels and catalogue, statistics
+    assert crash.run(["groundswell", *command("killed")], point="replace:before:6").killed
+    assert len(open_archive(tmp_path / "killed")) == 3
+    assert CliRunner().invoke(application, command("killed")).exit_code == 0
+    assert crash.tree(tmp_path / "killed") == crash.tree(tmp_path / "whole")

@@ -1,0 +1,135 @@
+"""Settings: strict keys, order of layers, overrides, and where each value came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundswell import config
+from groundswell.config import Settings
+from groundswell.errors import ConfigError
+
+
+class Adam(Settings):
+    name: Literal["adam"] = "adam"
+    lr: float = 0.1
+
+
+class Lars(Settings):
+    name: Literal["lars"] = "lars"
+    lr: float = 0.3
+    trust: float = 0.001
+
+
+class Run(Settings):
+    steps: int = 10
+    optimiser: Adam | Lars = Adam()
+    channels: tuple[str, ...] = ("VV",)
+    note: str | None = None
+
+
+def test_later_layers_win_and_leave_the_rest_alone() -> None:
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("recipe demo", {"steps": 5, "optimiser": {"name": "lars", "lr": 1.0}}),
+        ("--config a.yaml", {"optimiser": {"lr": 2.0}}),
+    ]
+    settings, origins = config.resolve(Run, layers, ["optimiser.trust=0.5", "steps=7"])
+    assert settings == Run(steps=7, optimiser=Lars(lr=2.0, trust=0.5))
+    assert origins == {
+        "steps": "command line",
+        "optimiser.name": "recipe demo",
+        "optimiser.lr": "--config a.yaml",
+        "optimiser.trust": "command line",
+        "channels": "default",
+        "note": "default",
+    }
+
+
+def test_the_layers_given_are_not_changed() -> None:
+    layer = {"optimiser": {"lr": 1.0}}
+    config.resolve(Run, [("recipe", layer)], ["optimiser.lr=3"])
+    assert layer == {"optimiser": {"lr": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("step=3", "unknown setting 'step'", "'steps'"),
+        ("optimiser.lrr=3", "unknown setting", "'lr'"),
+        ("optimiser.trst=3", "unknown setting", "'trust'"),
+        ("steps=many", "bad value for the setting 'steps'", ""),
+        ("steps=1.5", "bad value for the setting 'steps'", ""),
+        ("steps", "is not a setting", "key=value"),
+        ("=3", "is not a setting", "key=value"),
+        ("steps={", "not valid YAML", ""),
+    ],
+)
+def test_faults_are_named_with_a_suggestion(override: str, what: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=what) as error:
+        config.resolve(Run, overrides=[override])
+    assert fix in (error.value.fix or "")
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,5}", fullmatch=True), min_size=1, max_size=3), st.integers() | st.booleans())
+def test_overrides_are_yaml_values_at_dotted_paths(path: list[str], value: Any) -> None:
+    assert config.parse_override(f"{'.'.join(path)}={value}") == (path, value)
+
+
+def test_override_values_may_hold_equal_signs_and_lists() -> None:
+    assert config.parse_override("note=a=b") == (["note"], "a=b")
+    assert config.parse_override("channels=[VV, VH]") == (["channels"], ["VV", "VH"])
+    assert config.parse_override("note=null") == (["note"], None)
+
+
+def test_settings_are_frozen_and_strict() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Run().steps = 3  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="unknown setting 'x'"):
+        config.validate(Run, {"x": 1})
+
+
+def test_flatten_names_every_leaf() -> None:
+    assert config.flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": {}}) == [
+        ("a", 1),
+        ("b.c", 2),
+        ("b.d.e", 3),
+        ("f", {}),
+    ]
+
+
+def test_settings_go_through_yaml() -> None:
+    run = Run(steps=3, optimiser=Lars(lr=0.25), channels=("VV", "VH"), note="größer")
+    text = config.to_yaml(run.model_dump(mode="json"))
+    assert config.validate(Run, config.parse_yaml(text, "x")) == run
+    assert text.index("steps") < text.index("optimiser") < text.index("note")
+
+
+def test_recipe_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("steps: 3\n", encoding="utf-8")
+    assert config.read_recipe(path) == ({"steps": 3}, "steps: 3\n")
+    path.write_text("")
+    assert config.read_recipe(path)[0] == {}
+    for text, what in (
+        ("- 1\n", "must hold a mapping"),
+        ("a: [", "not valid YAML"),
+        ("!!python/object:os.x {}", "YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=what):
+            config.read_recipe(path)
+    with pytest.raises(ConfigError, match="no such recipe file"):
+        config.read_recipe(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="no recipe is called"):
+        config.read_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize("name", config.recipe_names())
+def test_shipped_recipes_are_mappings(name: str) -> None:
+    values, text = config.read_recipe(name)
+    assert values
+    assert config.parse_yaml(text, name) == values

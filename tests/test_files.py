@@ -1,0 +1,113 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import crash
+from groundswell import files
+from groundswell.errors import DataError, GroundswellError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_a_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "a.bin"
+    with files.replacing(path) as handle:
+        handle.write(b"new")
+        handle.flush()
+        assert not path.exists()
+        assert [p.name for p in path.parent.iterdir()] == ["a.bin.tmp"]
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), MemoryError()])
+def test_an_error_in_the_block_keeps_the_old_file_and_passes_on(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with files.replacing(path) as handle:
+            handle.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("point", ["replace:eio:1", "fsync:eio:1", "write:enospc:1", "write:eio:1"])
+def test_a_failing_disk_keeps_the_old_file_and_is_named(tmp_path: Path, point: str) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with crash.trapped(point), pytest.raises(GroundswellError) as error:
+        files.write_bytes(path, b"new")
+    assert error.value.where == str(path)
+    code = errno.ENOSPC if "enospc" in point else errno.EIO
+    assert error.value.why == os.strerror(code)
+    assert error.value.fix
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_leftover_of_a_killed_writer_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.bin.tmp").write_bytes(b"torn" * 100)
+    files.write_bytes(tmp_path / "a.bin", b"new")
+    assert crash.tree(tmp_path) == {"a.bin": hashlib.sha256(b"new").hexdigest()}
+
+
+def test_bytes_are_synced_before_the_name_and_the_folder_after(tmp_path: Path) -> None:
+    with crash.trapped() as trap:
+        files.write_bytes(tmp_path / "a", b"x")
+    temporary = str(tmp_path / "a.tmp")
+    assert trap.log == [("write", temporary), ("fsync", temporary), ("replace", temporary), ("fsync", str(tmp_path))]
+
+
+@given(value=JSON)
+def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    files.write_json(path, value)
+    assert files.read_json(path) == value
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_nan_is_refused_in_json_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    assert files.read_json(path) == {"a": 1}
+
+
+def test_missing_and_broken_json_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(DataError, match="missing") as error:
+        files.read_json(path)
+    assert error.value.where == str(path)
+    path.write_text('{"a": ')
+    with pytest.raises(DataError, match="could not be read as JSON"):
+        files.read_json(path)
+
+
+def test_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    # SHA-256 of "abc": FIPS 180-4, appendix B.1.
+    assert files.sha256_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.digest({"a": 1, "b": [1.5, None]}) == files.digest({"b": [1.5, None], "a": 1})
+    assert files.digest({"a": 1}) != files.digest({"a": 2})
+    assert files.digest({}) == hashlib.sha256(b"{}").hexdigest()
