@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundswell.errors import DataError
 
-BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES = 64 * 2**20
 _SLACK = 1e-5
 """Who comes this close to the k-th best in float32 is scored again (the product of unit vectors errs by 5e-7)."""
 _PAIR_NUMBERS = 2**24
@@ -99,7 +99,9 @@ class _Best:
         """Take in the float32 cosines ``[Q, n]`` with the vectors ``[n, D]`` from row ``start``."""
         top = cosines.topk(min(self.k, cosines.shape[1]), dim=1).values
         self.limit = torch.cat([self.limit, top], dim=1).topk(self.k, dim=1).values
-        close = (cosines >= self.limit[:, -1:] - _SLACK) & (cosines > -torch.inf)
+        # The lowest finite number, where fewer than k are known yet: what is excluded (-inf) must not come in.
+        limit = (self.limit[:, -1:] - _SLACK).clamp(min=torch.finfo(torch.float32).min)
+        close = cosines >= limit
         query, column = (a.numpy() for a in torch.nonzero(close, as_tuple=True))
         step = max(1, _PAIR_NUMBERS // part.shape[1])
         for first in range(0, len(query), step):
@@ -140,14 +142,17 @@ def _unit(vectors: Vectors, what: str) -> Vectors:
     if vectors.ndim != 2:
         raise DataError(f"{what} must be [N, D]", why=f"their shape is {vectors.shape}")
     vectors = np.asarray(vectors, dtype=np.float32)
-    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))[:, None]
+    square = np.einsum("nd,nd->n", vectors, vectors)
+    if not ((square > 1e-30) & (square < 1e30)).all():  # squares of float32 overflow, or lose their digits
+        square = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    length = np.sqrt(square)[:, None]
     if not np.isfinite(length).all():
         raise DataError(
             f"{what} hold numbers that are not finite",
             where=f"row {int(np.flatnonzero(~np.isfinite(length[:, 0]))[0])}",
             fix="embed again",
         )
-    return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)
+    return np.asarray(vectors / np.where(length > 0, length, length.dtype.type(1)), dtype=np.float32)
 
 
 def _blocks(vectors: Vectors | Iterable[Vectors], width: int, queries: int, rows: int | None) -> Iterator[Vectors]:
