@@ -141,6 +141,11 @@ def test_mixed_channels(tmp_path: Path) -> None:
     assert isinstance(b, Imagette)
     assert np.isnan(a.pixels[1]).all()
     assert np.array_equal(b.pixels, two[::-1])
+    # a channel that is there but empty is a fault of the file, not a missing channel
+    hollow = two.copy()
+    hollow[0] = np.nan
+    np.save(tmp_path / "z.npy", hollow)
+    assert "no valid pixel in VH" in reason(ImageFolder([tmp_path], both.settings), "z.npy")
     with pytest.raises(UsageError, match="'HV'"):
         ImageFolder([tmp_path], FolderSettings(quantity=Quantity.SIGMA0, bands=bands, channels=("HV",)))
 

@@ -286,6 +286,9 @@ class ImageFolder:
         missing = [c.name for c in self.channels if c.name not in names]
         if missing and not self.settings.allow_missing_channel:
             raise DataError("a channel is missing", why=f"it has {', '.join(names)}, and no {', '.join(missing)}")
+        for c in self.channels:  # told apart here from a channel that the file does not have
+            if c.name in names and not np.isfinite(pixels[names.index(c.name)]).any():
+                raise DataError("a channel is empty", why=f"no valid pixel in {c.name}: every one is NaN or infinite")
         planes = [
             pixels[names.index(c.name)] if c.name in names else np.full(pixels.shape[1:], np.nan, np.float32)
             for c in self.channels

@@ -14,7 +14,7 @@ from groundswell.physics.imagette import Label
 from groundswell.products.matching import Matcher, find_key
 from groundswell.products.tables import Table
 
-_SHOWN = 5
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

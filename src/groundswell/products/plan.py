@@ -8,7 +8,7 @@ from typing import Any
 from groundswell.products.images import ImageFolder
 from groundswell.products.survey import size_leak
 
-_SHOWN = 5
+_SHOWN = 3
 
 
 def facts(folder: ImageFolder) -> dict[str, Any]:
