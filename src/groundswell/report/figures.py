@@ -89,12 +89,12 @@ def embedding_map(vectors: NDArray[np.float32], limit: int = 1500, seed: int = 0
     chosen = np.asarray(vectors[rows], dtype=np.float64)
     chosen = chosen - chosen.mean(axis=0)
     chosen /= np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
-    components = min(50, *chosen.shape)
-    chosen = PCA(components, svd_solver="full").fit_transform(chosen)
-    if len(rows) < 5 or components < 2:
+    if len(rows) < 5 or chosen.shape[1] < 2:  # too few for t-SNE: the first two principal components
+        u, size, _ = np.linalg.svd(chosen, full_matrices=False)
         flat = np.zeros((len(rows), 2))
-        flat[:, : min(2, components)] = chosen[:, :2]
+        flat[:, : len(size[:2])] = (u * size)[:, :2]
         return EmbeddingMap(rows, flat)
+    chosen = PCA(min(50, *chosen.shape), svd_solver="full").fit_transform(chosen)
     perplexity = min(30.0, (len(rows) - 1) / 3)
     map_ = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(chosen)
     return EmbeddingMap(rows, np.asarray(map_, dtype=np.float64))

@@ -138,6 +138,8 @@ def _headed(metric: str, target: Record) -> str:
 
 
 def _interval(row: Record, signed: bool = False) -> str:
+    if row["low"] is None or row["high"] is None:
+        return "not defined"
     low, high = (number(row[k], row["metric"], signed=signed) for k in ("low", "high"))
     return f"{low} to {high}"
 

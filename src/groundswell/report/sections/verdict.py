@@ -93,8 +93,10 @@ def control_name(row: Record) -> str:
 def _difference(row: Record, target: Record) -> str:
     metric = row["metric"]
     suffix = " points" if is_share(metric) else f" {unit(target['columns'][0])}".rstrip()
-    low, high = (number(row[k], metric, signed=True) for k in ("low", "high"))
-    return f"{metric_name(metric)} {number(row['value'], metric, signed=True)}{suffix} [{low}, {high}]"
+    value = f"{metric_name(metric)} {number(row['value'], metric, signed=True)}{suffix}"
+    if row["low"] is None or row["high"] is None:
+        return f"{value} (no interval: it does not vary between groups)"
+    return f"{value} [{number(row['low'], metric, signed=True)}, {number(row['high'], metric, signed=True)}]"
 
 
 def of_target(rows: Sequence[Record], target: Record) -> Iterator[Record]:

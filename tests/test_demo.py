@@ -1,0 +1,109 @@
+"""The demo end to end at a tiny size, and when its stages are reused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from groundswell.cli import verbs  # noqa: F401
+from groundswell.cli.app import application
+from groundswell.demo import DemoSettings, Stages
+from groundswell.errors import ConfigError, UsageError
+
+NAMES = ["simulate", "pretrain", "embed", "probe", "search", "report"]
+
+
+def test_demo_end_to_end_then_reused(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    arguments = ["demo", "-o", str(folder), "--count", "240", "--minutes", "0.2", "--seed", "3", "--json"]
+    first = CliRunner().invoke(application, arguments)
+    assert first.exit_code == 0, first.output
+    said = json.loads(first.stdout)
+    assert said["ran"] == NAMES
+    assert said["reused"] == []
+    assert said["verdict"]
+    assert said["peak_memory_bytes"] < 4 * 2**30
+    report = folder / "report.html"
+    text = report.read_text(encoding="utf-8")
+    assert "All 240 images are simulated, none is real." in text
+    for chapter in ("verdict", "data", "training", "map", "search", "made"):
+        assert f'<section id="{chapter}">' in text
+    assert (folder / "search" / "neighbours.png").stat().st_size > 0
+    # six tables of the same 240 images were probed; three seeds are one family
+    record = json.loads((folder / "results" / "phenomenon" / "results.json").read_text())
+    assert record["families"] == {"random": ["random-0", "random-1", "random-2"]}
+    assert record["data"]["rows"] == 240
+
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    second = CliRunner().invoke(application, arguments)
+    assert second.exit_code == 0, second.output
+    assert json.loads(second.stdout)["reused"] == NAMES
+    assert json.loads(second.stdout)["verdict"] == said["verdict"]
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+class Recorder:
+    """Two stages that write a file each and remember when they worked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.worked: list[tuple[str, bool]] = []
+        self.fail = False
+
+    def run(self, first: int = 1, second: int = 1) -> None:
+        stages = Stages(self.folder, say=lambda _: None, total=2)
+        key = self._one(stages, "one", first, [])
+        self._one(stages, "two", second, [key])
+
+    def _one(self, stages: Stages, name: str, value: int, upstream: list[str]) -> str:
+        output = self.folder / name
+
+        def work(resume: bool) -> None:
+            self.worked.append((name, resume))
+            if not resume:
+                assert not output.exists()  # what another key made is gone
+            output.write_text(str(value))
+            if self.fail:
+                raise RuntimeError("stopped")
+
+        return stages.run(name, {"value": value}, upstream, [output], "command", work)
+
+
+def test_a_stage_runs_again_when_it_or_one_before_it_changes(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.run()
+    recorder.run()
+    assert recorder.worked == [("one", False), ("two", False)]
+    recorder.run(second=2)
+    assert recorder.worked[2:] == [("two", False)]
+    recorder.run(first=2, second=2)
+    assert recorder.worked[3:] == [("one", False), ("two", False)]
+    (tmp_path / "one").unlink()
+    recorder.run(first=2, second=2)
+    assert recorder.worked[5:] == [("one", False)]
+
+
+def test_a_stopped_stage_goes_on_and_is_not_taken_for_finished(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.fail = True
+    with pytest.raises(RuntimeError):
+        recorder.run()
+    recorder.fail = False
+    recorder.run()
+    assert recorder.worked == [("one", False), ("one", True), ("two", False)]
+
+
+def test_nothing_is_deleted_that_no_stage_made(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("mine")
+    with pytest.raises(UsageError):
+        Recorder(tmp_path).run()
+    assert (tmp_path / "one").read_text() == "mine"
+
+
+def test_too_few_images_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    result = CliRunner().invoke(application, ["demo", "-o", str(tmp_path / "d"), "--count", "10"])
+    assert result.exit_code == ConfigError.exit_code
+    assert "240" in result.output
+    assert not (tmp_path / "d").exists()
+    assert DemoSettings().count >= 240
