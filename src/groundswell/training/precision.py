@@ -13,8 +13,6 @@ from typing import Literal
 
 import torch
 
-from groundswell.errors import UsageError
-
 PrecisionName = Literal["auto", "fp32", "bf16"]
 
 
@@ -56,25 +54,3 @@ def choose(asked: PrecisionName, device: torch.device) -> Precision:
     if asked == "bf16":
         return Precision("bf16", "asked for" if able else f"asked for, though {reason}: expect it to be slow")
     return Precision("bf16" if able else "fp32", reason)
-
-
-def choose_device(asked: str) -> torch.device:
-    """``auto`` (a GPU where there is one) or a device's own name.
-
-    Raises
-    ------
-    UsageError
-        When the device does not exist on this machine.
-    """
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"the device {asked!r} cannot be used",
-            why=str(error).splitlines()[0],
-            fix="device=auto takes a GPU where there is one and the CPU elsewhere",
-        ) from error
-    return device

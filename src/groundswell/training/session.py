@@ -18,7 +18,7 @@ from groundswell.archive.reader import Archive
 from groundswell.backbones import build_backbone
 from groundswell.config import flatten
 from groundswell.encoder.directory import load, save_model
-from groundswell.encoder.encoder import Encoder
+from groundswell.encoder.encoder import Encoder, choose_device
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.encoder.provenance import DataUsed, describe
 from groundswell.errors import ModelError, UsageError
@@ -27,7 +27,7 @@ from groundswell.training.checkpoint import Checkpoints, State
 from groundswell.training.data import Feed
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
-from groundswell.training.precision import Precision, choose, choose_device
+from groundswell.training.precision import Precision, choose
 from groundswell.training.recipe import Horizon, Recipe, horizon
 from groundswell.training.run_directory import Row, RunDirectory, environment
 from groundswell.views.policies import ViewPolicy
