@@ -59,6 +59,7 @@ def test_names_that_are_no_measurement() -> None:
     assert parse_measurement(good) is not None
     for bad in (
         good.replace("20190127t034810", "20191327t034810"),  # month 13
+        good.replace("20190127t034810", "00190127t034810"),  # before the first satellite
         good.replace("20190127t034813", "20190127t034809"),  # stops before it starts
         good + "4",  # a four-digit image number
         good[1:],

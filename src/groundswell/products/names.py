@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 _TIME = "%Y%m%dt%H%M%S"
+_LAUNCH_YEAR = 2014  # of Sentinel-1A: an earlier time is a damaged name
 _MEASUREMENT = re.compile(
     r"(?P<mission>s1[a-z])-(?P<beam>wv[12]?|iw[1-3]?|ew[1-5]?|s[1-6]|n[1-6])-(?P<kind>slc|grd|ocn|ql)-"
     r"(?P<polarisation>hh|hv|vh|vv)-(?P<start>\d{8}t\d{6})-(?P<stop>\d{8}t\d{6})-"
@@ -122,4 +123,4 @@ def _times(start: str, stop: str) -> tuple[datetime, datetime] | None:
         first, last = (datetime.strptime(text, _TIME).replace(tzinfo=UTC) for text in (start, stop))
     except ValueError:  # digits that are no date
         return None
-    return (first, last) if first <= last else None
+    return (first, last) if first.year >= _LAUNCH_YEAR and first <= last else None
