@@ -88,3 +88,19 @@ def test_what_lies_outside_falls_in_the_open_bins() -> None:
     ]
     logarithmic = Bins(0.1, 10.0, 2, logarithmic=True)
     assert logarithmic.tally(np.array([-5.0, 0.0, 0.5, 5.0, 20.0])).tolist() == [2, 1, 1, 1]
+
+
+@given(hnp.arrays(np.int64, 12, elements=st.integers(0, 1000)), st.sampled_from(list(Quantity)))
+def test_counted_values_tally_as_the_values_themselves(counts: np.ndarray, quantity: Quantity) -> None:
+    values = np.linspace(-30, 25, 12, dtype=np.float32)
+    values[3] = np.nan
+    counted, plain = (
+        ChannelTally.of_counts(values, counts, quantity),
+        ChannelTally.of(np.repeat(values, counts), quantity),
+    )
+    np.testing.assert_array_equal(counted.histogram, plain.histogram)
+    assert (counted.pixels, counted.moments.count) == (plain.pixels, plain.moments.count)
+    assert (counted.moments.minimum, counted.moments.maximum) == (plain.moments.minimum, plain.moments.maximum)
+    # Sums of up to 12,000 values of up to 30: 12,000 * 30 * 2^-53 = 4e-11.
+    assert counted.moments.mean == pytest.approx(plain.moments.mean, abs=1e-10)
+    assert counted.moments.m2 == pytest.approx(plain.moments.m2, rel=1e-9, abs=1e-8)

@@ -164,3 +164,18 @@ def test_an_archive_of_nothing_can_be_looked_at(tmp_path: Path) -> None:
     result = stats(tmp_path / "a")
     assert result.exit_code == 0
     assert "it holds no imagette" in result.output
+
+
+def test_labels_with_many_texts_are_counted_not_listed(tmp_path: Path) -> None:
+    class Named(FakeSource):
+        def item(self, index: int) -> Imagette | Rejected:
+            item = super().item(index)
+            assert isinstance(item, Imagette)
+            item.labels["ship"] = f"ship {max(index, 5)}"
+            return item
+
+    ingest(Named(count=40), tmp_path / "a")
+    label = json.loads(stats(tmp_path / "a", "--json").stdout)["labels"]["label_ship"]
+    assert (label["known"], label["different"]) == (40, 35)
+    assert next(iter(label["most"].items())) == ("ship 5", 6)
+    assert "label_ship: 35 different values, most often ship 5 6, " in stats(tmp_path / "a").output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,13 +70,16 @@ class Bins:
     def tally(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """int64 ``[count + 2]``: how many finite values fall in each bin; the upper edge belongs to the bin above."""
         valid = values[np.isfinite(values)].astype(np.float64)
+        return np.bincount(self.index(valid), minlength=self.count + 2)
+
+    def index(self, valid: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Which bin each finite value falls in: 0 and ``count + 1`` are the open ones."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high = np.log10(low), np.log10(high)
             valid = np.log10(np.maximum(valid, 1e-300))
         position = np.floor((valid - low) * (self.count / (high - low)))
-        index = np.clip(position, -1, self.count).astype(np.int64) + 1
-        return np.bincount(index, minlength=self.count + 2)
+        return np.asarray(np.clip(position, -1, self.count).astype(np.int64) + 1)
 
     def edges(self) -> NDArray[np.float64]:
         """float64 ``[count + 1]``: the edges of the closed bins."""
@@ -112,6 +115,21 @@ class ChannelTally:
     def of(cls, values: NDArray[np.float32], quantity: Quantity) -> ChannelTally:
         """The tally of an array of any shape; NaN counts as a pixel without a value."""
         return cls(quantity, Moments.of(values), bins_of(quantity).tally(values), values.size)
+
+    @classmethod
+    def of_counts(cls, values: NDArray[np.float32], counts: NDArray[np.int64], quantity: Quantity) -> ChannelTally:
+        """The tally of ``values`` ``[K]`` that occur ``counts`` ``[K]`` times each: exact, and quick for codes."""
+        pixels = int(counts.sum())
+        seen = (counts > 0) & np.isfinite(values)
+        x, n = values[seen].astype(np.float64), counts[seen]
+        if x.size == 0:
+            return replace(cls.empty(quantity), pixels=pixels)
+        mean = float(x @ n / n.sum())
+        moments = Moments(int(n.sum()), mean, float(np.square(x - mean) @ n), float(x.min()), float(x.max()))
+        bins = bins_of(quantity)
+        histogram = np.zeros(bins.count + 2, dtype=np.int64)
+        np.add.at(histogram, bins.index(x), n)
+        return cls(quantity, moments, histogram, pixels)
 
     def merge(self, other: ChannelTally) -> ChannelTally:
         """Both together."""

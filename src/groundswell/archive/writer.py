@@ -18,6 +18,7 @@ from groundswell.archive.catalogue import CommitRecord, FileRecord, Row, write_p
 from groundswell.archive.encoding import Codes, decode
 from groundswell.archive.schema import (
     ArchiveSchema,
+    ChannelSchema,
     box_file,
     catalogue_file,
     failure_file,
@@ -77,6 +78,28 @@ def _npy_rows(path: Path, dtype: str, row_shape: tuple[int, ...], planned: int) 
         rows.finish()
 
 
+class _Tally:
+    """Statistics of one channel as its planes go by: integer codes are counted, and decoded once at the end."""
+
+    def __init__(self, channel: ChannelSchema, dtype: str) -> None:
+        self.channel = channel
+        self.floats = ChannelTally.empty(channel.quantity)
+        self.codes = None if dtype == "float32" else np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
+        self.counts = np.zeros(0 if self.codes is None else len(self.codes), dtype=np.int64)
+
+    def add(self, plane: Codes) -> None:
+        if self.codes is None:
+            self.floats = self.floats.merge(ChannelTally.of(plane, self.channel.quantity))
+        else:
+            self.counts += np.bincount(plane.ravel(), minlength=len(self.codes))
+
+    def total(self) -> ChannelTally:
+        if self.codes is None:
+            return self.floats
+        values = decode(self.codes[:, None, None, None], [self.channel]).ravel()
+        return ChannelTally.of_counts(values, self.counts, self.channel.quantity)
+
+
 @dataclass
 class ShardWriter:
     """Writes one shard; nothing of it counts before `commit` has returned.
@@ -111,7 +134,7 @@ class ShardWriter:
                 path, shape = self.folder / mask_file(self.number), (len(self.schema.masks), *size)
                 self._masks = stack.enter_context(_npy_rows(path, "uint8", shape, self.planned))
             self._stack = stack.pop_all()
-        self._tallies = [ChannelTally.empty(channel.quantity) for channel in self.schema.channels]
+        self._tallies = [_Tally(channel, self.schema.dtype) for channel in self.schema.channels]
         return self
 
     def add(self, prepared: Prepared) -> None:
@@ -119,9 +142,8 @@ class ShardWriter:
         self._pixels.append(prepared.codes)
         if self._masks is not None:
             self._masks.append(prepared.masks)
-        values = decode(prepared.codes[None], self.schema.channels)[0]
-        for c, channel in enumerate(self.schema.channels):
-            self._tallies[c] = self._tallies[c].merge(ChannelTally.of(values[c], channel.quantity))
+        for tally, plane in zip(self._tallies, prepared.codes, strict=True):
+            tally.add(plane)
         self.rows.append(prepared.row)
         self.boxes += [(prepared.row.metadata.id, box) for box in prepared.boxes]
         self.dropped_boxes += prepared.dropped_boxes
@@ -157,7 +179,7 @@ class ShardWriter:
             files={
                 name: FileRecord((self.folder / name).stat().st_size, sha256_file(self.folder / name)) for name in names
             },
-            tallies=tuple(self._tallies),
+            tallies=tuple(tally.total() for tally in self._tallies),
         )
         write_part(self.folder / catalogue_file(self.number), self.rows, record)
         return record

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _BARS = " ▁▂▃▄▅▆▇█"
 _BAR_COUNT = 60
 _MANY = 20
+_EXAMPLES = 3
 
 
 @verb
@@ -81,12 +82,15 @@ def _describe(archive: Archive) -> dict[str, Any]:
     }
 
 
-def _counts(column: Any) -> dict[str, int]:
-    return {str(value): int(count) for value, count in column.value_counts().sort_index().items()}
+def _counts(column: Any, most: int | None = None) -> dict[str, int]:
+    """How often each value occurs, sorted by value; the ``most`` frequent ones alone where that is given."""
+    counts = column.value_counts()
+    counts = counts.sort_index() if most is None else counts.head(most)
+    return {str(value): int(count) for value, count in counts.items()}
 
 
 def _label(column: Any) -> dict[str, Any]:
-    """A table of values, or the spread of numbers that are too many to list."""
+    """A table of values; where those are too many to list, the spread of numbers or the most frequent texts."""
     import pandas as pd
 
     described: dict[str, Any] = {"known": int(column.notna().sum())}
@@ -95,6 +99,8 @@ def _label(column: Any) -> dict[str, Any]:
             figures = ("mean", "std", "min", "median", "max")
             described |= {name: None if pd.isna(v := getattr(column, name)()) else float(v) for name in figures}
         return described
+    if column.nunique() > _MANY:
+        return described | {"different": int(column.nunique()), "most": _counts(column, _EXAMPLES)}
     return described | {"values": _counts(column)}
 
 
@@ -182,9 +188,10 @@ def _channel_text(name: str, channel: dict[str, Any]) -> list[str]:
 
 def _label_text(label: dict[str, Any]) -> str:
     if "values" in label:
-        values = list(label["values"].items())
-        more = f" and {len(values) - _MANY} more" if len(values) > _MANY else ""
-        return ", ".join(f"{value} {count}" for value, count in values[:_MANY]) + more
+        return ", ".join(f"{value} {count}" for value, count in label["values"].items())
+    if "different" in label:
+        most = ", ".join(f"{value} {count}" for value, count in label["most"].items())
+        return f"{label['different']} different values, most often {most}"
     if "mean" not in label:
         return "empty"
     spread = f"mean {label['mean']:.4g}, range {label['min']:.4g} to {label['max']:.4g}"
