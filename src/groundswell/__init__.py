@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from groundswell.archive.reader import open_archive as open_archive
     from groundswell.encoder.directory import load as load
     from groundswell.encoder.directory import save_model as save_model
+    from groundswell.encoder.embedding import embed as embed
     from groundswell.encoder.encoder import Encoder as Encoder
     from groundswell.encoder.table import EmbeddingTable as EmbeddingTable
-    from groundswell.encoder.table import embed as embed
+    from groundswell.evaluation.probe import probe as probe
     from groundswell.physics.imagette import Imagette as Imagette
     from groundswell.physics.imagette import Metadata as Metadata
     from groundswell.physics.imagette import Quantity as Quantity
     from groundswell.search.index import top_k as top_k
+    from groundswell.simulator.source import simulate as simulate
+    from groundswell.training.loop import pretrain as pretrain
 
 __version__ = "0.1.0"
 
@@ -39,10 +42,13 @@ _HOMES = {
     "save_model": "encoder.directory",
     "Encoder": "encoder.encoder",
     "EmbeddingTable": "encoder.table",
-    "embed": "encoder.table",
+    "embed": "encoder.embedding",
     "Imagette": "physics.imagette",
     "Metadata": "physics.imagette",
     "Quantity": "physics.imagette",
+    "pretrain": "training.loop",
+    "probe": "evaluation.probe",
+    "simulate": "simulator.source",
     "top_k": "search.index",
 }
 

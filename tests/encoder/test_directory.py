@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.encoder.directory import is_model_directory, load, read_data, save_model
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.provenance import DataUsed, describe
-from groundswell.errors import ModelError
+from groundswell.errors import GroundswellError, ModelError
 
 ARCHITECTURES = [
     {"name": "resnet18", "width": 8},
@@ -174,6 +175,39 @@ def test_a_kill_leaves_the_old_model_or_the_new_one(archive: Archive, tmp_path: 
         pytest.fail("no run got through")
     assert point > 15  # the hooks did bite: files, renames, removals
     assert seen == known
+
+
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_a_full_disk_leaves_the_old_model(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """ENOSPC from each call in turn: an error of ours, the old model in its place, nothing left beside it."""
+    old, new = small_encoder(archive, 0, "old"), small_encoder(archive, 1, "new")
+    target = save_model(old, tmp_path / "m")
+    real = getattr(os, name)
+    for point in range(30):
+        count = 0
+
+        def hooked(*args: object, _point: int = point, **kwargs: object) -> object:
+            nonlocal count
+            count += 1
+            if count - 1 == _point:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, hooked)
+            try:
+                save_model(new, target)
+                break
+            except GroundswellError as error:
+                said = str(error)
+        assert "No space left" in said
+        # Only the sync after the last rename can fail with the new model in place: then all of it is there.
+        assert load(target).id in ({old.id, new.id} if name == "fsync" else {old.id})
+        assert [f.name for f in tmp_path.iterdir()] == ["m"]
+    assert 5 < point < 29
+    assert load(target).id == new.id
 
 
 def die_at(point: int) -> None:

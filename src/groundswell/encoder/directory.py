@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +209,7 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
     fresh, previous = target.with_name(f".{target.name}.new"), _previous(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if previous.exists():
-            if target.exists():
-                shutil.rmtree(previous)
-            else:  # killed between the two renames
-                previous.replace(target)
+        _recover(target, previous)
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         yield fresh
@@ -223,10 +219,24 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         fresh.replace(target)
         sync_folder(target.parent)
         shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):
+            _recover(target, previous)
+        if not isinstance(error, OSError):
+            raise
         raise GroundswellError(
             "could not write a model directory",
             where=target,
             why=error.strerror or str(error),
             fix="free some space or choose another folder; the model that was there before still stands",
         ) from error
+
+
+def _recover(target: Path, previous: Path) -> None:
+    """Put right what a kill or an error between the two renames left behind."""
+    if previous.exists():
+        if target.exists():
+            shutil.rmtree(previous)
+        else:
+            previous.replace(target)

@@ -9,6 +9,7 @@ from groundswell.errors import QuantityError, UsageError
 from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
 from groundswell.physics.quantities import choices
 from groundswell.products.files import read_image
+from groundswell.products.images import SINGLE
 from groundswell.products.names import metadata_from_path, parse_measurement
 
 Crop = tuple[int, int, int, int]
@@ -52,7 +53,7 @@ def open_image(path: str | Path, *, quantity: Quantity | str | None = None, crop
     if image.facts.names is not None:
         names = image.facts.names
     elif len(pixels) == 1:
-        names = (name.polarisation if name else "intensity",)
+        names = (name.polarisation if name else SINGLE,)
     else:
         names = tuple(f"band{i + 1}" for i in range(len(pixels)))
     metadata: dict[str, Any] = {**metadata_from_path(str(path)), **image.metadata}
