@@ -1,8 +1,11 @@
 """The demo end to end at a tiny size, and when its stages are reused."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -11,10 +14,19 @@ from groundswell.cli.app import application
 from groundswell.demo import DemoSettings, Stages
 from groundswell.errors import ConfigError, UsageError
 
+ROOT = Path(__file__).parents[1]
 NAMES = ["simulate", "pretrain", "embed", "probe", "search", "report"]
 
 
-def test_demo_end_to_end_then_reused(tmp_path: Path) -> None:
+def run_python(page: Path) -> dict[str, Any]:
+    """What the one Python block of a page leaves behind."""
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, str(page), "exec"), names)
+    return names
+
+
+def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "demo"
     arguments = ["demo", "-o", str(folder), "--count", "240", "--minutes", "0.2", "--seed", "3", "--json"]
     first = CliRunner().invoke(application, arguments)
@@ -34,6 +46,17 @@ def test_demo_end_to_end_then_reused(tmp_path: Path) -> None:
     record = json.loads((folder / "results" / "phenomenon" / "results.json").read_text())
     assert record["families"] == {"random": ["random-0", "random-1", "random-2"]}
     assert record["data"]["rows"] == 240
+
+    # the Python of the documentation runs in the folder that it talks of
+    monkeypatch.chdir(tmp_path)
+    read_me = run_python(ROOT / "README.md")
+    assert read_me["vectors"].shape == (240, 256)
+    assert set(read_me["scores"].scores["metric"]) >= {"accuracy", "macro_f1"}
+    monkeypatch.chdir(folder)
+    by_hand = run_python(ROOT / "docs" / "archive.md")
+    # the reader decodes in float32: rounding of values near 20
+    np.testing.assert_allclose(by_hand["values"], read_me["archive"].read(range(8))[:, 0], atol=1e-5)
+    assert by_hand["labels"]["id"].iloc[0] == "sim-3-000000000"
 
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     second = CliRunner().invoke(application, arguments)
