@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from groundswell.encoder.images import Crop
     from groundswell.search.query import Hits
 
-SHOWN = ("time", "lon", "lat", "label_phenomenon")
+SHOWN = ("time", "lon", "lat")
+LABELS = 3
+"""How many labels are shown of each neighbour, those in words first."""
 
 
 @verb
@@ -111,8 +113,14 @@ def _crop(text: str | None) -> Crop | None:
     return x, y, width, height
 
 
+def _labels(frame: pd.DataFrame) -> list[str]:
+    names = [c for c in map(str, frame.columns) if c.startswith("label_") and not c.startswith("label_tag_")]
+    names = [c for c in names if frame[c].notna().any()]
+    return sorted(names, key=lambda c: frame[c].dtype.kind in "biuf")[:LABELS]
+
+
 def _rows(hits: Hits) -> list[dict[str, Any]]:
-    frame: pd.DataFrame = hits.frame[["id", *(c for c in SHOWN if c in hits.frame)]]
+    frame: pd.DataFrame = hits.frame[["id", *(c for c in SHOWN if c in hits.frame), *_labels(hits.frame)]]
     return [{str(k): v for k, v in row.items() if v == v} for row in frame.astype(object).to_dict("records")]  # no NaN
 
 
@@ -121,5 +129,6 @@ def _texts(row: dict[str, Any]) -> list[str]:
 
 
 def _titles(hits: Hits) -> list[str]:
-    label = hits.frame["label_phenomenon"].astype(str) if "label_phenomenon" in hits.frame else [""] * len(hits.frame)
-    return [f"{s:.3f} {lab}\n{i}" for s, lab, i in zip(hits.scores, label, hits.frame["id"], strict=True)]
+    label = next(iter(_labels(hits.frame)), None)
+    shown = [""] * len(hits.frame) if label is None else hits.frame[label].astype(str)
+    return [f"{s:.3f} {lab}\n{i}" for s, lab, i in zip(hits.scores, shown, hits.frame["id"], strict=True)]

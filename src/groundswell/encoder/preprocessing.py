@@ -263,6 +263,6 @@ class Preprocessing(Settings):
                     f"the encoder is made for a pixel spacing of {self.spacing_m:g} m",
                     where=f"{column} of {name_of(rows, first)}: {spacing[first]:g} m ({int(off.sum())} such)",
                     why="the same sea at another spacing has other wavelengths in pixels",
-                    fix=f"ingest at that spacing (groundswell ingest ... --spacing {self.spacing_m:g}), or pass "
-                    "--spacing-tolerance inf if you mean it",
+                    fix=f"bring the images to {self.spacing_m:g} m (groundswell ingest --fit resize with the --size "
+                    "that gives it), or pass --spacing-tolerance inf if you mean it",
                 )
