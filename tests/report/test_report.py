@@ -19,8 +19,8 @@ from groundswell.encoder.table import EmbeddingTable
 from groundswell.errors import UsageError
 from groundswell.report.build import write_report
 from groundswell.report.inputs import ResultsFolder, Run, find
-from groundswell.report.labels import metric_name, number, spaced
-from groundswell.report.sections.data import contact_sheet, counts, first_line
+from groundswell.report.labels import class_column, metric_name, number, spaced, tag_columns
+from groundswell.report.sections.data import contact_sheet, counts, first_line, tag_counts
 from groundswell.report.sections.embeddings import choose_queries, neighbours
 from groundswell.report.sections.verdict import verdict
 
@@ -227,6 +227,23 @@ def test_counts_are_those_of_the_catalogue(made: Path) -> None:
             str(len(mine))
         ]
     assert table.rows[-1][-1].text == "60"
+
+
+def test_tags_are_counted_whether_or_not_they_exclude_each_other(made: Path) -> None:
+    frame = open_archive(made / "archive").catalogue
+    assert tag_columns(frame) == ["label_tag_a", "label_tag_b"]
+    table = tag_counts(frame, ["label_tag_a", "label_tag_b"])
+    for row, tag in zip(table.rows, ("label_tag_a", "label_tag_b"), strict=True):
+        by_split = frame.groupby("split")[tag].sum()
+        assert [c.text for c in row[1:]] == [str(by_split["test"]), str(by_split["train"]), str(frame[tag].sum())]
+
+
+def test_what_was_probed_colours_the_map(made: Path) -> None:
+    frame = open_archive(made / "archive").catalogue.assign(label_other="b")
+    assert class_column(frame) == "label_phenomenon"
+    assert class_column(frame, ["label_absent", "label_other"]) == "label_other"
+    assert class_column(frame.drop(columns="label_phenomenon")) is None  # one value tells nothing apart
+    assert find([made]).probed == ["label_phenomenon"]
 
 
 def test_contact_sheet_shows_images_of_the_class(made: Path) -> None:

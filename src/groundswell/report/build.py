@@ -75,7 +75,7 @@ def write_report(
         title=title,
         data=line,
         simulated=simulated,
-        banner=banner(inputs.archives),
+        banner=banner(inputs),
         sections=sections,
         made=f"Written by groundswell {metadata.version('groundswell')} on {now.lstrip('0')}.",
     )
@@ -91,7 +91,7 @@ def chapters(inputs: Inputs, command: str) -> list[Section]:
         lambda: score_sections(inputs.results),
         lambda: data_section(inputs),
         lambda: training(inputs.runs),
-        lambda: map_section(inputs.tables),
+        lambda: map_section(inputs),
         lambda: gallery_section(inputs),
         lambda: made(inputs, command),
     ]

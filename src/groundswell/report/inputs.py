@@ -120,6 +120,12 @@ class Inputs:
     tables: Sequence[TableFile] = ()
     stages: Sequence[Mapping[str, Any]] = field(default=())
 
+    @property
+    def probed(self) -> list[str]:
+        """The columns that were probed as classes."""
+        targets = (t for r in self.results for t in r.record["targets"])
+        return [t["columns"][0] for t in targets if t["task"] == "classification"]
+
 
 def find(paths: Sequence[str | Path]) -> Inputs:
     """Recognise what lies at the paths; a folder that is none of the kinds is searched two levels deep.

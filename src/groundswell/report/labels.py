@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import pandas as pd
 
 _MOST = 100
 
 
-def class_column(frame: pd.DataFrame) -> str | None:
-    """The column of classes: ``label_phenomenon`` or ``label_class`` where it is there, else the first text label.
+def class_column(frame: pd.DataFrame, probed: Sequence[str] = ()) -> str | None:
+    """The column of classes to sort and colour by, or None.
 
-    A text label is taken for classes where it has 2 to 100 values.
+    The first of ``probed`` (targets that were probed as classes) that is there, else ``label_phenomenon`` or
+    ``label_class``, else the first text label with 2 to 100 values.
     """
     names = [str(c) for c in frame.columns if str(c).startswith("label_")]
+    for name in probed:
+        if name in frame:
+            return name
     for name in ("label_phenomenon", "label_class"):
         if name in names and _is_classes(frame[name]):
             return name
     return next((name for name in names if _is_classes(frame[name])), None)
+
+
+def tag_columns(frame: pd.DataFrame) -> list[str]:
+    """Label columns that hold nothing but 0 and 1; none where there is only one of them."""
+    names = [str(c) for c in frame.columns if str(c).startswith("label_") and pd.api.types.is_numeric_dtype(frame[c])]
+    tags = [n for n in names if frame[n].notna().any() and frame[n].dropna().isin((0, 1)).all()]
+    return tags if len(tags) > 1 else []
 
 
 def _is_classes(column: pd.Series) -> bool:

@@ -14,7 +14,7 @@ from groundswell.report.blocks import Block, Details, Figure, Gallery, Section, 
 from groundswell.report.figures import draw_histograms
 from groundswell.report.html import picture
 from groundswell.report.inputs import Inputs
-from groundswell.report.labels import class_column, spaced
+from groundswell.report.labels import class_column, spaced, tag_columns
 from groundswell.report.sheets import grey
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PER_CLASS = 8
 MOST_CLASSES = 24
+MOST_TAGS = 40
 _DECIBELS = {Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB}
 _MEASURED = {
     "label_wind_speed": "wind speed U10 (m/s)",
@@ -58,12 +59,12 @@ def first_line(data: Sequence[DataUsed]) -> tuple[str, bool | None]:
     return f"{total:,} images, {total - simulated:,} real and {simulated:,} simulated: {names}.{notice}", False
 
 
-def banner(archives: Sequence[Archive]) -> list[Tile]:
+def banner(inputs: Inputs) -> list[Tile]:
     """One image of each class (ten at most), or ten of any."""
-    if not archives:
+    if not inputs.archives:
         return []
-    archive = archives[0]
-    column = class_column(archive.catalogue)
+    archive = inputs.archives[0]
+    column = class_column(archive.catalogue, inputs.probed)
     if column is None:
         return tiles(archive, _spread(len(archive), 10, seed=1), captions=[""] * 10)
     classes = archive.catalogue[column].dropna().astype(str)
@@ -80,7 +81,7 @@ def data_section(inputs: Inputs) -> Section | None:
         return None
     blocks: list[Block] = []
     for number, archive in enumerate(inputs.archives):
-        blocks += _archive(archive, number)
+        blocks += _archive(archive, number, inputs.probed)
     lead = (
         "Images are shown as quick-looks: grey from the 1st to the 99th percentile of each, so brightness cannot be "
         "compared between them. They are drawn at random, not chosen."
@@ -88,15 +89,17 @@ def data_section(inputs: Inputs) -> Section | None:
     return Section("data", "Data", blocks, lead)
 
 
-def _archive(archive: Archive, number: int) -> list[Block]:
+def _archive(archive: Archive, number: int, probed: Sequence[str]) -> list[Block]:
     schema, frame = archive.schema, archive.catalogue
     channels = ", ".join(f"{c.name} ({c.quantity.value})" for c in archive.channels)
     spacing = f"{schema.spacing_m:g} m" if schema.spacing_m else "unknown spacing"
     size = f"{archive.height} x {archive.width} px"
     blocks: list[Block] = [Text(f"{archive.path.name}: {len(archive):,} images of {size} at {spacing}; {channels}.")]
-    column = class_column(frame)
+    column = class_column(frame, probed)
     if column is not None:
         blocks.append(counts(frame, column))
+    if tags := tag_columns(frame)[:MOST_TAGS]:
+        blocks.append(tag_counts(frame, tags))
     measured = [_histogram(frame, name, title) for name, title in _MEASURED.items() if _varies(frame, name)]
     if measured:
         alt = "Histograms of " + ", ".join(title for title, _, _ in measured)
@@ -113,6 +116,19 @@ def counts(frame: pd.DataFrame, column: str) -> Table:
     rows = [cells(spaced(str(name)), *(f"{n:,}" for n in row), f"{row.sum():,}") for name, row in table.iterrows()]
     rows.append(cells("all", *(f"{n:,}" for n in table.sum()), f"{int(table.to_numpy().sum()):,}"))
     return Table((spaced(column), *map(str, table.columns), "all"), rows, "Images of each class")
+
+
+def tag_counts(frame: pd.DataFrame, tags: Sequence[str]) -> Table:
+    """Images that carry each tag, in each split; several tags can hold at once."""
+    split = frame["split"].astype("string").fillna("no split")
+    parts = sorted(split.unique())
+    rows = []
+    for tag in tags:
+        carried = frame[tag] == 1
+        rows.append(
+            cells(spaced(tag), *(f"{int((carried & (split == p)).sum()):,}" for p in parts), f"{carried.sum():,}")
+        )
+    return Table(("tag", *map(str, parts), "all"), rows, "Images that carry each tag; several can hold at once")
 
 
 def _varies(frame: pd.DataFrame, name: str) -> bool:

@@ -26,12 +26,12 @@ NEIGHBOURS = 7
 MOST_QUERIES = 12
 
 
-def map_section(tables: Sequence[TableFile]) -> Section | None:
+def map_section(inputs: Inputs) -> Section | None:
     """t-SNE maps of the first encoder and, beside it, of a control (image statistics where they are given)."""
-    chosen = _mapped(tables)
+    chosen = _mapped(inputs.tables)
     if not chosen:
         return None
-    column = class_column(chosen[0].table.frame)
+    column = class_column(chosen[0].table.frame, inputs.probed)
     panels, count = [], 0
     with progress.bar("map", total=len(chosen), unit="tables") as bar:
         for file in chosen:
@@ -44,15 +44,17 @@ def map_section(tables: Sequence[TableFile]) -> Section | None:
     total = len(chosen[0].table)
     part = f"a random {count:,} of its {total:,} rows" if count < total else f"all {total:,} rows"
     caption = (
-        f"t-SNE of {part}: columns standardised, rows set to unit length, 50 principal components, perplexity 30. "
+        f"t-SNE of {part}: columns standardised, rows set to unit length, at most 50 principal components. "
         "Neighbourhoods mean something in such a map; distances between clusters, their sizes and the axes do not."
     )
     alt = "Maps of embeddings coloured by class: " + ", ".join(title for title, _, _ in panels)
-    return Section("map", "Map", [Figure(draw_map(panels, "map"), alt, caption)], _map_lead(chosen))
+    return Section("map", "Map", [Figure(draw_map(panels, "map"), alt, caption)], _map_lead(chosen, column))
 
 
-def _map_lead(chosen: Sequence[TableFile]) -> str:
-    lead = f"Each point is an image, placed by {chosen[0].name} alone, to which its class, the colour, was never shown."
+def _map_lead(chosen: Sequence[TableFile], column: str | None) -> str:
+    lead = f"Each point is an image, placed by the embeddings of {chosen[0].name} alone."
+    if column is not None:
+        lead += f" The colour is its {spaced(column)}, which the map was not told."
     return lead + (f" Beside it, the same for {chosen[1].name}." if len(chosen) > 1 else "")
 
 
@@ -79,7 +81,7 @@ def gallery_section(inputs: Inputs) -> Section | None:
     if not archives:
         return None
     frame, vectors = file.table.frame, file.table.vectors
-    column = class_column(frame)
+    column = class_column(frame, inputs.probed)
     queries = choose_queries(frame, column)
     places = _places(frame, archives)
     queries = queries[np.array([places[q] is not None for q in queries], dtype=bool)]
