@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +60,6 @@ class Encoder:
         self.preprocessing = preprocessing
         self.name = name
         self.settings = settings
-        self._device = torch.device("cpu")
         self._precision: Literal["fp32", "bf16"] = "fp32"
         self._layout = torch.contiguous_format
 
@@ -67,6 +67,11 @@ class Encoder:
     def dim(self) -> int:
         """Width of an embedding."""
         return self.backbone.dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is, and so where it computes."""
+        return next(self.backbone.parameters()).device
 
     @property
     def preprocessing_hash(self) -> str:
@@ -107,10 +112,9 @@ class Encoder:
         """
         if spacing_tolerance is not None:
             self.preprocessing = self.preprocessing.model_copy(update={"spacing_tolerance": spacing_tolerance})
-        self._device = choose_device(device)
         self._precision = precision
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.backbone.to(device=self._device, memory_format=self._layout)  # type: ignore[call-overload]
+        self.backbone.to(device=choose_device(device), memory_format=self._layout)  # type: ignore[call-overload]
         return self
 
     def features(self, images: Tensor) -> Features:
@@ -121,10 +125,12 @@ class Encoder:
         training = self.backbone.training
         self.backbone.eval()
         try:
-            images = images.to(self._device, memory_format=self._layout)
+            device = self.device
+            images = images.to(device, memory_format=self._layout)
             with (
                 torch.inference_mode(),
-                torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+                torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+                _exact(device),
             ):
                 features: Features = self.backbone(images)
             return Features(features.pooled.float(), features.spatial.float())
@@ -250,6 +256,21 @@ def choose_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise UsageError(f"there is no device {str(name)!r} here", why=str(error), fix="use auto or cpu") from error
     return device
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """On a GPU, float32 as it says: TF32, which training allows, would keep 11 bits and miss the promised 1e-4."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def metadata_frame(imagettes: Sequence[Imagette]) -> pd.DataFrame:
