@@ -88,10 +88,10 @@ def is_share(metric: str) -> bool:
 
 
 def number(value: float | None, metric: str, *, signed: bool = False) -> str:
-    """A score for people: shares in per cent with one decimal, others with two; ``?`` where it is not defined."""
+    """A score for people: shares in per cent with one decimal, others with two (signed: three); ``?`` if undefined."""
     if value is None or value != value:
         return "?"
-    scaled, digits = (100 * value, 1) if is_share(metric) else (value, 2)
+    scaled, digits = (100 * value, 1) if is_share(metric) else (value, 3 if signed else 2)
     scaled = round(scaled, digits) + 0.0  # no negative zero
     text = f"{scaled:+.{digits}f}" if signed and scaled else f"{scaled:.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}")

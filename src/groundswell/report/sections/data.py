@@ -126,7 +126,11 @@ def tag_counts(frame: pd.DataFrame, tags: Sequence[str]) -> Table:
     for tag in tags:
         carried = frame[tag] == 1
         rows.append(
-            cells(spaced(tag), *(f"{int((carried & (split == p)).sum()):,}" for p in parts), f"{carried.sum():,}")
+            cells(
+                spaced(tag.removeprefix("label_tag_")),
+                *(f"{int((carried & (split == p)).sum()):,}" for p in parts),
+                f"{carried.sum():,}",
+            )
         )
     return Table(("tag", *map(str, parts), "all"), rows, "Images that carry each tag; several can hold at once")
 

@@ -95,7 +95,7 @@ def gallery_section(inputs: Inputs) -> Section | None:
         for s, n in zip(score[near >= 0], near[near >= 0], strict=True):
             other = None if column is None else frame[column].iloc[n]
             tone: Tone = "none" if other is None or pd.isna(other) else "win" if other == label else "loss"
-            caption = f"{s:.2f}" if other is None or pd.isna(other) else f"{spaced(other)} {s:.2f}"
+            caption = f"{s:.3f}" if other is None or pd.isna(other) else f"{spaced(other)} {s:.3f}"
             shown.append(_tile(archives, places, int(n), caption, tone))
         rows.append((spaced(label) if label is not None else str(frame["id"].iloc[query]), shown))
     blocks: list[Block] = [Gallery(rows, lead=1)]
