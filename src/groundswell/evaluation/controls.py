@@ -183,7 +183,10 @@ def _channel_statistics(values: NDArray[np.float64], valid: NDArray[np.float64])
     filled = np.where(np.isfinite(values), values, mean[:, None, None])
     share = np.maximum(valid, 1e-12)
     centred = filled - mean[:, None, None]  # exactly 0 where there is no number: adds nothing to the moments
-    m2, m3, m4 = (np.mean(centred**k, axis=(1, 2)) / share for k in (2, 3, 4))
+    square = centred * centred
+    m2 = square.mean(axis=(1, 2)) / share
+    m3 = np.einsum("nhw,nhw->n", square, centred) / (share * np.prod(centred.shape[1:]))
+    m4 = np.einsum("nhw,nhw->n", square, square) / (share * np.prod(centred.shape[1:]))
     std = np.sqrt(m2)
     safe = np.where(std > 0, std, 1.0)
     moments = np.stack([mean, std, m3 / safe**3, m4 / safe**4], axis=1)
