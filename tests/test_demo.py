@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from groundswell import progress
 from groundswell.cli import verbs  # noqa: F401
 from groundswell.cli.app import application
 from groundswell.demo import DemoSettings, Stages
@@ -48,6 +49,7 @@ def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert record["data"]["rows"] == 240
 
     # the Python of the documentation runs in the folder that it talks of
+    progress.use(progress.SilentReporter())  # the verb left one that writes to the runner's closed stream
     monkeypatch.chdir(tmp_path)
     read_me = run_python(ROOT / "README.md")
     assert read_me["vectors"].shape == (240, 256)
