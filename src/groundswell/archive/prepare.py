@@ -54,7 +54,7 @@ def prepare(imagette: Imagette, schema: ArchiveSchema, spacing_m: float | None =
     codes = encode(values[None], schema.channels, schema.dtype)[0]
     for plane, channel in zip(codes, schema.channels, strict=True):
         stored = plane[plane != channel.fill] if channel.fill is not None else plane[np.isfinite(plane)]
-        if stored.min() == stored.max():
+        if stored.size and stored.min() == stored.max():
             value = float(stored[0]) * channel.scale_factor + channel.add_offset
             return Rejected(metadata.id, f"constant: every pixel of {channel.name} is {value:g}")
     boxes, dropped = fit_boxes(imagette.boxes, placement)
@@ -126,9 +126,9 @@ def _convert(plane: Pixels, source: Quantity, target: Quantity, metadata: Metada
 
 
 def _unusable(values: Pixels, measured: NDArray[np.bool_], schema: ArchiveSchema) -> str | None:
+    if not measured.any():
+        return "no valid pixel: every one is NaN or infinite"
     for c, channel in enumerate(schema.channels):
-        if not measured[c].any():
-            return f"no valid pixel in {channel.name}: every one is NaN or infinite"
         if schema.dtype == "uint8" and np.isnan(values[c]).any():
             count = int(np.isnan(values[c]).sum())
             return f"{count} pixels of {channel.name} are NaN, which uint8 cannot hold; use --dtype uint16"

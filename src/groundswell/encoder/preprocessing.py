@@ -1,6 +1,6 @@
 """From physical pixels to what a network sees: versioned, hashed, with the quantity of every channel declared.
 
-    select channels -> convert quantity -> [standardise] -> clip -> (x - offset) / scale -> fill -> size
+    select channels -> convert quantity -> x^gamma -> [standardise] -> clip -> (x - offset) / scale -> fill -> size
 
 Encodings made under two hashes are not comparable, and every table carries the hash it was made under.
 """
@@ -34,9 +34,9 @@ DEFAULTS: dict[Quantity, dict[str, Any]] = {
     Quantity.SIGMA0_DB: {"clip": (-35.0, 15.0), "offset": -10.0, "scale": 10.0},
     Quantity.SIGMA0: {"clip": (-0.05, 1.0), "offset": 0.1, "scale": 0.2},
     Quantity.RATIO: {"clip": (0.0, 50.0), "offset": 10.0, "scale": 10.0},
-    # Uncalibrated: the level means nothing, so each image is brought to zero mean and unit variance first; the
-    # upper bound is far out because targets are much brighter than their surroundings.
-    Quantity.AMPLITUDE: {"clip": (-4.0, 12.0), "offset": 0.0, "scale": 1.0, "standardise": True},
+    # Uncalibrated: the level means nothing, so each image is brought to zero mean and unit variance; the root before
+    # that and the far upper bound, because targets are much brighter than their surroundings.
+    Quantity.AMPLITUDE: {"gamma": 0.5, "clip": (-4.0, 8.0), "offset": 0.0, "scale": 1.0, "standardise": True},
     Quantity.QUICKLOOK: {"clip": (0.0, 255.0), "offset": 127.5, "scale": 127.5},
 }
 
@@ -50,6 +50,8 @@ class ChannelInput(Settings):
         ``VV``, ``VH``, ``intensity`` ...
     quantity : Quantity
         What the pixels must be, after conversion.
+    gamma : float
+        Pixels are first raised to this power (signed); 1 leaves them as they are.
     standardise : bool
         Bring each image to zero mean and unit variance (over its valid pixels) before the clip: for quantities whose
         level carries nothing. Clip, offset and scale are then in standard deviations.
@@ -60,6 +62,7 @@ class ChannelInput(Settings):
 
     name: str
     quantity: Quantity
+    gamma: float = Field(default=1.0, gt=0, le=2)
     standardise: bool = False
     clip: tuple[float, float]
     offset: float
@@ -83,13 +86,14 @@ class PreprocessingSettings(Settings):
         Which channels, in which order; None takes all of the archive's.
     size : int or None
         Side of the square an encoder sees, px; None takes the smaller side of the archive's images.
-    standardise, clip, offset, scale
+    gamma, standardise, clip, offset, scale
         As in `ChannelInput`, for every channel.
     """
 
     quantity: Quantity | None = None
     channels: tuple[str, ...] | None = None
     size: int | None = Field(default=None, ge=8)
+    gamma: float | None = Field(default=None, gt=0, le=2)
     standardise: bool | None = None
     clip: tuple[float, float] | None = None
     offset: float | None = None
@@ -114,7 +118,9 @@ class PreprocessingSettings(Settings):
                     why=f"its channels are {', '.join(known)}",
                     fix="set preprocessing.channels to some of these",
                 )
-        given = {k: v for k in ("standardise", "clip", "offset", "scale") if (v := getattr(self, k)) is not None}
+        given = {
+            k: v for k in ("gamma", "standardise", "clip", "offset", "scale") if (v := getattr(self, k)) is not None
+        }
         inputs = []
         for name in names:
             quantity = self.quantity or known[name].quantity
@@ -195,7 +201,8 @@ class Preprocessing(Settings):
             plane = pixels[:, position]
             if channels[position].quantity != wanted.quantity:
                 plane = converted(plane, channels[position].quantity, wanted.quantity, rows)
-            planes.append(torch.as_tensor(plane, dtype=torch.float32))
+            plane = torch.as_tensor(plane, dtype=torch.float32)
+            planes.append(plane if wanted.gamma == 1.0 else torch.sign(plane) * torch.abs(plane) ** wanted.gamma)
         x = torch.stack(planes, dim=1)
         x = torch.where(torch.isfinite(x), x, math.nan)
         standardise = [c.standardise for c in self.channels]
