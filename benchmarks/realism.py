@@ -38,7 +38,7 @@ TAGS = {
 }
 SILENT_TAGS = {"UN"}  # goes with other tags and names no phenomenon
 # Quick-looks are the single-look grid taken down ten times in both directions: metres per pixel (range, azimuth).
-QUICKLOOK_SPACING = {"wv1": (37.7, 41.0), "wv2": (45.5, 41.0)}
+QUICKLOOK_SPACING = {"WV1": (37.7, 41.0), "WV2": (45.5, 41.0)}
 
 
 def measure(crop: NDArray[np.float64]) -> NDArray[np.float64]:

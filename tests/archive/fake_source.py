@@ -68,7 +68,7 @@ class FakeSource:
         metadata = Metadata(
             id=self.id(index),
             image_number=index,
-            beam="wv1" if index % 2 else "wv2",
+            beam="WV1" if index % 2 else "WV2",
             split="test" if index % 4 == 0 else "train",
             group=f"group-{index // 3}",
             incidence_deg=23.0,

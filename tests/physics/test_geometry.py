@@ -66,6 +66,6 @@ def test_directions() -> None:
 
 
 def test_beams() -> None:
-    assert beam("WV1").name == "wv1"
+    assert beam("WV1").name == "WV1"
     with pytest.raises(DataError, match="wv9"):
         beam("wv9")

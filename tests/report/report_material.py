@@ -49,7 +49,7 @@ class ThreeTextures:
         group = i // 2
         split = "test" if group // 3 % 3 == 0 else "train"
         metadata = Metadata(
-            id=name, beam="wv1", incidence_deg=23.5, incidence_near_deg=23.0, incidence_far_deg=24.0,
+            id=name, beam="WV1", incidence_deg=23.5, incidence_near_deg=23.0, incidence_far_deg=24.0,
             range_spacing_m=50.0, azimuth_spacing_m=50.0, group=f"g{group}", split=split,
         )  # fmt: skip
         labels = {"phenomenon": CLASSES[kind], "wind_speed": 5 + 0.1 * i, "tag_a": kind % 2, "tag_b": i % 2}

@@ -87,7 +87,7 @@ def test_every_masked_phenomenon_shows_its_mask(mixed: list[Imagette]) -> None:
 
 def test_metadata_is_known_and_nothing_is_invented(mixed: list[Imagette]) -> None:
     beams = {image.metadata.beam for image in mixed}
-    assert beams == {"wv1", "wv2"}
+    assert beams == {"WV1", "WV2"}
     for image in mixed:
         m = image.metadata
         assert m.mission is None
@@ -95,7 +95,7 @@ def test_metadata_is_known_and_nothing_is_invented(mixed: list[Imagette]) -> Non
         assert m.lon is None
         assert m.lat is None
         assert m.group == m.id
-        low, high = (21.6, 25.1) if m.beam == "wv1" else (34.8, 38.0)  # incidence range of the beams (ESA)
+        low, high = (21.6, 25.1) if m.beam == "WV1" else (34.8, 38.0)  # incidence range of the beams (ESA)
         assert low <= m.incidence_near_deg < m.incidence_deg < m.incidence_far_deg <= high
         assert m.incidence_deg == pytest.approx((m.incidence_near_deg + m.incidence_far_deg) / 2, abs=1e-5)
         assert image.pixels.shape == (1, 128, 128)
@@ -133,7 +133,7 @@ def test_level_falls_with_range_as_the_incidence_does() -> None:
 
 def test_noise_removal_leaves_negatives_where_the_sea_is_calm() -> None:
     images = simulate(SimulatorSettings(seed=5, size=128), [7 + 10 * i for i in range(12)])
-    wv2 = [image for image in images if image.metadata.beam == "wv2"]
+    wv2 = [image for image in images if image.metadata.beam == "WV2"]
     assert min(image.pixels.min() for image in wv2) < 0
     floor = [10 ** (image.metadata.nesz_db / 10) for image in wv2]
     # Speckle of the noise alone is 11 % of it: no pixel falls far below zero.

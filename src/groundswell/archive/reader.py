@@ -162,7 +162,7 @@ class Archive:
     def where(self, expression: str) -> Archive:
         """The imagettes for which an expression over the catalogue's columns holds, as an archive of its own.
 
-        Examples: ``split == 'train'``, ``label_hs > 3 and beam == 'wv1'``, ``valid_fraction > 0.99``.
+        Examples: ``split == 'train'``, ``label_hs > 3 and beam == 'WV1'``, ``valid_fraction > 0.99``.
 
         Raises
         ------

@@ -42,17 +42,17 @@ class Beam:
     width_deg: float
 
 
-WV1 = Beam("wv1", (22.4, 24.3), 1.54)
-WV2 = Beam("wv2", (35.4, 37.4), 1.25)
+WV1 = Beam("WV1", (22.4, 24.3), 1.54)
+WV2 = Beam("WV2", (35.4, 37.4), 1.25)
 BEAMS = {beam.name: beam for beam in (WV1, WV2)}
 
 
 def beam(name: str) -> Beam:
-    """The beam called ``name`` (``wv1`` or ``wv2``, any case); `DataError` for any other."""
+    """The beam called ``name`` (``WV1`` or ``WV2``, any case); `DataError` for any other."""
     try:
-        return BEAMS[name.lower()]
+        return BEAMS[name.upper()]
     except KeyError:
-        raise DataError(f"no wave-mode beam is called {name!r}", fix=did_you_mean(name.lower(), BEAMS)) from None
+        raise DataError(f"no wave-mode beam is called {name!r}", fix=did_you_mean(name.upper(), BEAMS)) from None
 
 
 def slant_range(incidence_deg: Tensor | float, height_m: float = ORBIT_HEIGHT_M) -> Tensor:

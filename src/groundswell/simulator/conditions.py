@@ -47,7 +47,7 @@ COMPANION_CHANCE = 0.3
 COHERENCE = 0.0022
 """Velocity spread (m/s) per squared wind speed: finite scene coherence and breaking, beyond the orbital motion of the
 spectrum. Tuned on the azimuth cut-off of one real product (342 m at 13.5 m/s); grows faster than wind, as breaking."""
-LOOKS = {"wv1": 80.0, "wv2": 77.0}
+LOOKS = {"WV1": 80.0, "WV2": 77.0}
 """At 50 m, from the impulse response of each beam (Hamming 0.75 on both axes) and a 50 m box."""
 
 
@@ -199,7 +199,7 @@ def draw_conditions(keys: Tensor, main: Tensor) -> Conditions:
     own = torch.nn.functional.one_hot(main, len(PHENOMENA)).bool()
     strength = torch.where(own, strength, 0.45 * strength)  # a companion does not steal the scene
     waves = _draw_waves(keys, wind_speed, image_angle(wind_from, heading), main == PHENOMENA.index("pure_ocean_waves"))
-    looks = torch.tensor([LOOKS["wv1"], LOOKS["wv2"]], device=device)[wv2.long()]
+    looks = torch.tensor([LOOKS["WV1"], LOOKS["WV2"]], device=device)[wv2.long()]
     return Conditions(
         keys=keys,
         wv2=wv2,

@@ -135,7 +135,7 @@ def _metadata(
             Metadata(
                 id=name,
                 image_number=index,
-                beam="wv2" if wv2[i] else "wv1",
+                beam="WV2" if wv2[i] else "WV1",
                 mode="WV",
                 polarisations="VV",
                 heading_deg=heading[i] % 360.0,
