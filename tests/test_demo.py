@@ -37,6 +37,7 @@ def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert said["reused"] == []
     assert said["verdict"]
     assert said["peak_memory_bytes"] < 4 * 2**30
+    assert "monitor" in json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     report = folder / "report.html"
     text = report.read_text(encoding="utf-8")
     assert "All 240 images are simulated, none is real." in text

@@ -30,6 +30,7 @@ from groundswell.encoder.table import Embedder, EmbeddingTable
 from groundswell.errors import UsageError
 from groundswell.evaluation.cases import ProbeSettings
 from groundswell.evaluation.controls import Cmod5nEmbedder, StatisticsEmbedder
+from groundswell.evaluation.monitor import knn_monitor
 from groundswell.evaluation.probe import run_probe
 from groundswell.physics.imagette import Quantity
 from groundswell.report.build import write_report
@@ -45,6 +46,7 @@ from groundswell.training.recipe import resolve_recipe
 RANDOM_SEEDS = (0, 1, 2)
 SHARD_ROWS = 250  # small shards: a stopped simulation loses seconds, not minutes
 NEIGHBOURS = 7
+MONITORED = "phenomenon"
 TITLE = "An ocean encoder, from nothing to answers"
 
 _MARKS = {"win": "ahead", "tie": "undecided", "loss": "behind", "none": ""}
@@ -201,7 +203,7 @@ def simulate(stages: Stages, folder: Path, settings: DemoSettings) -> str:
 
 
 def train(stages: Stages, folder: Path, settings: DemoSettings, images: str) -> str:
-    """``run/``: SimCLR on the training part, without labels."""
+    """``run/``: SimCLR on the training part, without labels; some of them only watch how it comes on."""
     values, text = read_recipe("demo")
     asked: dict[str, Any] = {"where": "split == 'train'", "seed": settings.seed}
     if settings.minutes is not None:
@@ -210,12 +212,17 @@ def train(stages: Stages, folder: Path, settings: DemoSettings, images: str) -> 
     output = folder / "run"
 
     def work(resume: bool) -> None:
-        archive = open_archive(folder / "archive")
-        pretrain([archive], recipe, output, resume=resume and output.exists(), origins=origins, given=text)
+        archives = [open_archive(folder / "archive")]
+        watch = knn_monitor(archives, MONITORED, recipe.where, settings.seed)
+        pretrain(
+            archives, recipe, output, resume=resume and output.exists(), origins=origins, given=text, monitor=watch
+        )
 
     command = f'groundswell pretrain {folder / "archive"} --recipe demo -o {output} --where "{recipe.where}"'
-    command += f" seed={settings.seed}" + ("" if settings.minutes is None else f" length.minutes={settings.minutes:g}")
-    return stages.run("pretrain", recipe.model_dump(mode="json"), [images], [output], command, work)
+    command += f" --monitor {MONITORED} seed={settings.seed}"
+    command += "" if settings.minutes is None else f" length.minutes={settings.minutes:g}"
+    described = recipe.model_dump(mode="json") | {"monitor": MONITORED}
+    return stages.run("pretrain", described, [images], [output], command, work)
 
 
 def embed_all(stages: Stages, folder: Path, images: str, weights: str) -> str:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from groundswell.archive.reader import Archive
 from groundswell.cli import verbs  # noqa: F401 - registers the verbs
 from groundswell.cli.app import application
-from groundswell.cli.pretrain import knn_monitor, split_inputs
+from groundswell.cli.pretrain import split_inputs
 from groundswell.config import parse_yaml, read_recipe, recipe_names, validate
 from groundswell.training.recipe import Recipe, resolve_recipe
 
@@ -99,24 +99,3 @@ def test_settings_are_told_from_archives(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b").mkdir()
     assert split_inputs(["archive", "seed=3", "a=b"]) == ([Path("archive"), Path("a=b")], ["seed=3"])
-
-
-def test_the_monitor_keeps_groups_in_one_half_and_names_an_unknown_label(archive: Archive) -> None:
-    seen: dict[str, list[int]] = {}
-
-    class Oracle:
-        """An encoder that knows the answer: its vectors are the classes."""
-
-        def embed_batch(self, pixels: object, channels: object, rows: object) -> object:
-            import numpy as np
-
-            seen["rows"] = list(rows["id"])  # type: ignore[index]
-            codes = rows["label_pattern"].astype("category").cat.codes.to_numpy()  # type: ignore[index]
-            return np.eye(3, dtype=np.float32)[codes]
-
-    score = knn_monitor([archive], "pattern", "split == 'train'", seed=0)
-    assert score(Oracle()) == 1.0  # type: ignore[arg-type]
-    assert len(seen["rows"]) == 36
-    with pytest.raises(Exception, match="no label") as caught:
-        knn_monitor([archive], "patern", None, seed=0)
-    assert "label_pattern" in caught.value.fix  # type: ignore[attr-defined]

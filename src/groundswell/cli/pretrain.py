@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from groundswell.cli.app import Outcome, verb
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from groundswell.archive.reader import Archive
-    from groundswell.training.loop import Monitor
 
 
 @verb
@@ -77,7 +71,11 @@ def pretrain(
     from groundswell.training.loop import pretrain as run
 
     archives = [open_archive(path) for path in paths]
-    watch = None if monitor is None else knn_monitor(archives, monitor, settings.where, settings.seed)
+    watch = None
+    if monitor is not None:
+        from groundswell.evaluation.monitor import knn_monitor
+
+        watch = knn_monitor(archives, monitor, settings.where, settings.seed)
     report = run(
         archives,
         settings,
@@ -116,48 +114,6 @@ def split_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
     """Archives and ``a.b=c`` settings among the positional arguments; an existing path is an archive."""
     paths = [Path(text) for text in inputs if "=" not in text or Path(text).exists()]
     return paths, [text for text in inputs if "=" in text and not Path(text).exists()]
-
-
-def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed: int, limit: int = 1000) -> Monitor:
-    """A score of the encoder in training: kNN accuracy between two halves of at most ``limit`` labelled images.
-
-    Images of one group stay in one half. The labels steer no gradient; they only choose which checkpoint is kept as
-    the best.
-    """
-    import numpy as np
-
-    from groundswell import rng
-    from groundswell.encoder.encoder import Encoder
-    from groundswell.errors import DataError, did_you_mean
-    from groundswell.evaluation.knn import KNNClassifier
-
-    archive = archives[0] if where is None else archives[0].where(where)
-    column = label if label.startswith("label_") else f"label_{label}"
-    if column not in archive.catalogue:
-        known = [c for c in archive.catalogue.columns if c.startswith("label_")]
-        raise DataError(f"the archive has no label {column!r}", where=archive.path, fix=did_you_mean(column, known))
-    frame = archive.catalogue
-    order = rng.permutation(seed, len(frame), "monitor").numpy()
-    rows = np.sort(order[frame[column].notna().to_numpy()[order]][:limit])
-    groups = frame["group"].fillna(frame["id"]).iloc[rows]
-    names = np.unique(groups)
-    chosen = set(names[rng.permutation(seed, len(names), "monitor halves").numpy()[: len(names) // 2]])
-    fitted = groups.isin(chosen).to_numpy()
-    labels = frame[column].iloc[rows].astype(str).to_numpy()
-    if fitted.all() or not fitted.any():
-        raise DataError(
-            f"the monitor needs labelled images of at least two groups in {column!r}",
-            where=archive.path,
-            why=f"{len(rows)} labelled images in {len(names)} groups",
-        )
-
-    def score(encoder: Encoder) -> float:
-        pixels = archive.read(rows)
-        vectors = encoder.embed_batch(pixels, archive.channels, frame.iloc[rows])
-        classifier = KNNClassifier(k=20, temperature=0.07).fit(vectors[fitted], labels[fitted])
-        return float((classifier.predict(vectors[~fitted]) == labels[~fitted]).mean())
-
-    return score
 
 
 def _escaped(text: str) -> str:
