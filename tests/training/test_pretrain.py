@@ -248,6 +248,16 @@ def test_lengths_in_steps_epochs_and_images(
     assert pretrain([archive], tiny_recipe(length=length), output).steps == steps
 
 
+def test_a_run_takes_a_step_though_setting_up_used_its_minutes(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"minutes": 1e-6})
+    report = pretrain([archive], recipe, output)
+    assert report.steps == 1
+    assert [row["step"] for row in rows(output)] == [1]
+    assert load(report.model).dim == 32  # 8 times the width
+    resumed = pretrain([archive], recipe, output, resume=True)
+    assert (resumed.steps, resumed.resumed_at) == (1, 1)  # and takes no more than it must
+
+
 def test_a_run_in_minutes_ends_on_time_with_its_schedule_done(archive: Archive, output: Path) -> None:
     minutes = 0.05
     report = pretrain([archive], tiny_recipe(length={"minutes": minutes}, batch_size=32), output)

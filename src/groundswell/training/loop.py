@@ -150,7 +150,8 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
     clock = Clock(recipe.checkpoint)
     session.method.train()
     total, unit = horizon.remaining(at.step, session.elapsed)
-    done = horizon.finished(at.step, session.elapsed, 0.0)
+    # A run takes at least one step: setting up may have used all its minutes.
+    done = at.step > 0 and horizon.finished(at.step, session.elapsed, 0.0)
     with MetricsLog(session.run, at.step) as metrics, progress.bar("pretrain", total=total, unit=unit) as bar:
         while not done:
             if stop.name is not None:
