@@ -290,3 +290,17 @@ def test_padding_is_not_measured_and_spacing_and_group_are_completed() -> None:
     assert prepared.boxes == [Box("ship", 3, 3, 2, 2)]
     metadata = prepared.row.metadata
     assert (metadata.azimuth_spacing_m, metadata.range_spacing_m, metadata.group) == (10.0, 10.0, "d")
+
+
+def test_one_channel_may_be_missing_as_a_whole_but_not_all() -> None:
+    pixels = np.stack([np.linspace(-20, -5, 16).reshape(4, 4), np.full((4, 4), np.nan)]).astype(np.float32)
+    channels = tuple(Channel(name, Quantity.SIGMA0_DB) for name in ("VV", "VH"))
+    two = schema(Quantity.SIGMA0_DB, "uint16", (4, 4))
+    two = two.model_copy(update={"channels": tuple(channel_schema(channel, "uint16") for channel in channels)})
+    prepared = prepare(Imagette(pixels, channels, Metadata(id="x")), two)
+    assert not isinstance(prepared, Rejected)
+    assert prepared.row.valid_fraction == 0.5
+    assert (prepared.codes[1] == 65535).all()
+    refused = prepare(Imagette(np.full_like(pixels, np.nan), channels, Metadata(id="x")), two)
+    assert isinstance(refused, Rejected)
+    assert "no valid pixel" in refused.reason
