@@ -77,6 +77,61 @@ def test_bytes_are_synced_before_the_name_and_the_folder_after(tmp_path: Path) -
     assert trap.log == [("write", temporary), ("fsync", temporary), ("replace", temporary), ("fsync", str(tmp_path))]
 
 
+def save(path: Path, text: str) -> None:
+    with files.replacing_folder(path) as folder:
+        assert list(folder.iterdir()) == []
+        (folder / text).write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for text in ("old", "new"):  # the second holds nothing of the first
+        save(tmp_path / "deep" / "a", text)
+        assert names(tmp_path) == [f"deep/a/{text}"]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_an_error_in_the_block_keeps_the_old_folder(tmp_path: Path, error: BaseException) -> None:
+    save(tmp_path / "a", "old")
+
+    def fail() -> None:
+        with files.replacing_folder(tmp_path / "a") as folder:
+            (folder / "new").write_text("half")
+            raise error
+
+    expected = GroundswellError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected) as caught:
+        fail()
+    assert names(tmp_path) == ["a/old"]
+    if isinstance(caught.value, GroundswellError):
+        assert caught.value.where == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [("replace:eio:1", "old"), ("replace:eio:2", "old"), ("fsync:eio:1", "old"), ("fsync:eio:2", "new")],
+)
+def test_a_failing_disk_leaves_one_whole_folder(tmp_path: Path, point: str, left: str) -> None:
+    save(tmp_path / "a", "old")
+    with crash.trapped(point), pytest.raises(GroundswellError):
+        save(tmp_path / "a", "new")
+    assert names(tmp_path) == [f"a/{left}"]  # the last fsync comes after the swap
+
+
+def test_a_folder_left_between_two_names_comes_back(tmp_path: Path) -> None:
+    save(tmp_path / "a", "old")
+    (tmp_path / "a").rename(files.previous_folder(tmp_path / "a"))
+    (tmp_path / ".a.new").mkdir()
+    (tmp_path / ".a.new" / "torn").write_text("")
+    with files.replacing_folder(tmp_path / "a") as folder:
+        assert names(tmp_path) == ["a/old"]
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["a/new"]
+
+
 @given(value=JSON)
 def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"

@@ -1,6 +1,7 @@
-"""Files that are whole or absent: write beside, flush, fsync, rename, fsync the folder.
+"""Files and folders that are whole or absent: write beside, flush, fsync, rename, fsync the folder.
 
-A killed process leaves at most a ``*.tmp`` file behind, which readers ignore and the next writer replaces.
+A killed process leaves at most a ``*.tmp`` file or a ``.*.new`` folder behind, which readers ignore and the next
+writer replaces.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +62,65 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A new, empty folder that takes the place of ``path`` only when the block ends without an error.
+
+    No rename replaces a folder that is not empty, so there are two, and a kill in between leaves the old one as
+    `previous_folder`; the next call puts it back first.
+
+    Raises
+    ------
+    GroundswellError
+        When the disk refuses (no space, no permission, an I/O error). What stood at ``path`` before still stands.
+    """
+    target, previous = _absolute(path), previous_folder(path)
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _recover(target, previous)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        yield fresh
+        sync_folder(fresh)
+        if target.exists():
+            target.replace(previous)
+        fresh.replace(target)
+        sync_folder(target.parent)
+        shutil.rmtree(previous, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):
+            _recover(target, previous)
+        if not isinstance(error, OSError):
+            raise
+        raise GroundswellError(
+            "could not write a folder",
+            where=target,
+            why=error.strerror or str(error),
+            fix="free some space or choose another folder; what stood there before still stands",
+        ) from error
+
+
+def previous_folder(path: str | Path) -> Path:
+    """Where a kill between the renames of `replacing_folder` leaves the folder that stood at ``path``."""
+    target = _absolute(path)
+    return target.with_name(f".{target.name}.previous")
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link to the old folder
+
+
+def _recover(target: Path, previous: Path) -> None:
+    """Put right what a kill or an error between the two renames left behind."""
+    if previous.exists():
+        if target.exists():
+            shutil.rmtree(previous)
+        else:
+            previous.replace(target)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

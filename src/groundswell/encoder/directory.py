@@ -8,16 +8,13 @@
     training.yaml       the settings of the run, where one made it
     metrics.json        what was measured in training, where something was
 
-A new directory is written beside the old one and swapped in by renames. A kill between the two renames leaves the
-old one under the name ``.NAME.previous``, where `load` looks when NAME is missing: old or new, never a mix.
+A new directory is written beside the old one and swapped in (`files.replacing_folder`); a kill in between leaves the
+old one under another name, where `load` looks when the right one is missing: old or new, never a mix.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,16 @@ from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.layout import read_weights, write_weights
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.encoder.provenance import DataUsed
-from groundswell.errors import ConfigError, DataError, GroundswellError, ModelError
-from groundswell.files import digest, read_json, sha256_file, sync_folder, write_bytes, write_json
+from groundswell.errors import ConfigError, DataError, ModelError
+from groundswell.files import (
+    digest,
+    previous_folder,
+    read_json,
+    replacing_folder,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
 
 FORMAT = 1
 CONFIG, WEIGHTS, PREPROCESSING = "config.json", "model.safetensors", "preprocessing.json"
@@ -65,7 +70,7 @@ def save_model(
             "will not replace what is not a model directory", where=target, fix="choose another folder for the model"
         )
     native = transformers_config(encoder.settings, encoder.backbone.in_channels)
-    with _replacing_folder(target) as folder:
+    with replacing_folder(target) as folder:
         write_weights(encoder.backbone, encoder.settings, folder / WEIGHTS)
         preprocessing = encoder.preprocessing.model_dump(mode="json")
         write_json(folder / PREPROCESSING, {**preprocessing, "hash": encoder.preprocessing.hash})
@@ -136,8 +141,8 @@ def is_model_directory(path: str | Path) -> bool:
 
 
 def _existing(given: str | Path) -> Path:
-    path = _absolute(given)
-    for folder in (path, _previous(path)):
+    path = Path(given)
+    for folder in (path, previous_folder(path)):
         if (folder / CONFIG).is_file():
             return folder
     if (path / "model" / CONFIG).is_file():
@@ -192,51 +197,3 @@ def _check_file(path: Path, expected: str) -> None:
             why=f"SHA-256 {found[:12]} is not {expected[:12]}: it is truncated, or was altered",
             fix=_AGAIN,
         )
-
-
-def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link to the old folder
-
-
-def _previous(target: Path) -> Path:
-    return target.with_name(f".{target.name}.previous")
-
-
-@contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``target`` only when the block ends without an error."""
-    target = _absolute(target)
-    fresh, previous = target.with_name(f".{target.name}.new"), _previous(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _recover(target, previous)
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        yield fresh
-        sync_folder(fresh)
-        if target.exists():
-            target.replace(previous)
-        fresh.replace(target)
-        sync_folder(target.parent)
-        shutil.rmtree(previous, ignore_errors=True)
-    except BaseException as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        with suppress(OSError):
-            _recover(target, previous)
-        if not isinstance(error, OSError):
-            raise
-        raise GroundswellError(
-            "could not write a model directory",
-            where=target,
-            why=error.strerror or str(error),
-            fix="free some space or choose another folder; the model that was there before still stands",
-        ) from error
-
-
-def _recover(target: Path, previous: Path) -> None:
-    """Put right what a kill or an error between the two renames left behind."""
-    if previous.exists():
-        if target.exists():
-            shutil.rmtree(previous)
-        else:
-            previous.replace(target)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 from groundswell.errors import DataError, UsageError
 from groundswell.evaluation.fitted import FittedProbe, load_probe
 from groundswell.evaluation.text import render
-from groundswell.files import read_json, sync_folder, write_json, write_with
+from groundswell.files import read_json, replacing_folder, write_json, write_with
 
 FORMAT = 1
 RECORD, PREDICTIONS, PROBES = "results.json", "predictions.parquet", "probes"
@@ -91,20 +90,12 @@ class Results:
         """
         target = Path(path).absolute()
         refuse_existing(target, overwrite)
-        fresh = target.with_name(f".{target.name}.new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        for name, probe in self.probes.items():
-            probe.save(fresh / PROBES / name)
         table = pa.Table.from_pandas(self.predictions, preserve_index=False)
-        write_with(fresh / PREDICTIONS, lambda handle: pq.write_table(table, handle, compression="zstd"))
-        write_json(fresh / RECORD, for_json(self.record))
-        previous = target.with_name(f".{target.name}.previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        if target.exists():
-            target.rename(previous)
-        fresh.rename(target)
-        sync_folder(target.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        with replacing_folder(target) as folder:
+            for name, probe in self.probes.items():
+                probe.save(folder / PROBES / name)
+            write_with(folder / PREDICTIONS, lambda handle: pq.write_table(table, handle, compression="zstd"))
+            write_json(folder / RECORD, for_json(self.record))
         return target
 
     @classmethod
