@@ -15,7 +15,8 @@ def simulate(
     output: Annotated[Path, typer.Option("--output", "-o", help="The archive to write.")],
     count: Annotated[int, typer.Option("--count", "-n", help="Number of imagettes.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same imagettes.")] = 0,
-    size: Annotated[int, typer.Option(help="Rows and columns, in pixels of 50 m.")] = 256,
+    size: Annotated[int, typer.Option(help="Rows and columns, in pixels.")] = 256,
+    spacing: Annotated[float, typer.Option(help="Ground spacing of the pixels, 20 to 100 m.")] = 50.0,
     mix: Annotated[
         str,
         typer.Option(
@@ -49,14 +50,16 @@ def simulate(
             "count": count,
             "seed": seed,
             "size": size,
+            "spacing_m": spacing,
             "mix": mix,
             "quantity": quantity,
             "oversampling": oversampling,
         },
     )
     from groundswell.archive.ingest import ingest
+    from groundswell.device import choose_device
     from groundswell.physics.imagette import Quantity
-    from groundswell.simulator.source import SimulatedSource, choose_device
+    from groundswell.simulator.source import SimulatedSource
 
     source = SimulatedSource(settings, choose_device(device))
     linear = settings.quantity is Quantity.SIGMA0

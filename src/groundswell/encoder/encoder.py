@@ -19,9 +19,10 @@ from torch import Tensor
 from groundswell import progress
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, BackboneSettings, Features, build_backbone
+from groundswell.device import choose_device
 from groundswell.encoder.images import open_image
 from groundswell.encoder.preprocessing import Preprocessing
-from groundswell.errors import DataError, ModelError, QuantityError, UsageError
+from groundswell.errors import DataError, ModelError, QuantityError
 from groundswell.files import digest
 from groundswell.physics.imagette import METADATA_FIELDS, Channel, Imagette, Quantity
 
@@ -238,24 +239,6 @@ def random_encoder(encoder: Encoder, seed: int) -> Encoder:
     """An encoder of the same architecture and preprocessing with fresh weights: the control that learned nothing."""
     backbone = build_backbone(encoder.settings, len(encoder.preprocessing.channels), seed)
     return Encoder(backbone, encoder.preprocessing, f"random:{encoder.name}:{seed}", encoder.settings)
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """The torch device called ``name``; ``auto`` is a GPU where there is one.
-
-    Raises
-    ------
-    UsageError
-        When there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise UsageError(f"there is no device {str(name)!r} here", why=str(error), fix="use auto or cpu") from error
-    return device
 
 
 @contextmanager

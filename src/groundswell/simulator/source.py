@@ -13,7 +13,7 @@ from torch import Tensor
 
 from groundswell import rng
 from groundswell.config import Settings
-from groundswell.errors import DataError, UsageError
+from groundswell.errors import DataError
 from groundswell.physics.geometry import incidence_profile
 from groundswell.physics.imagette import Channel, Imagette, Label, Metadata, Quantity
 from groundswell.physics.quantities import convert
@@ -187,19 +187,6 @@ def _labels(conditions: Conditions, fields: Fields, layout: Layout) -> list[dict
         row |= {name: None if name in sea and not open_water[i] else values[i] for name, values in columns.items()}
         out.append(row)
     return out
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``, ``auto`` being the GPU where there is one; `UsageError` where it does not work."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise UsageError(f"no device {name!r} here", why=why, fix="use --device cpu or --device auto") from error
-    return device
 
 
 class SimulatedSource:

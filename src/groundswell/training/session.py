@@ -17,8 +17,9 @@ from torch.optim.optimizer import Optimizer
 from groundswell.archive.reader import Archive
 from groundswell.backbones import build_backbone
 from groundswell.config import flatten
+from groundswell.device import choose_device
 from groundswell.encoder.directory import load, save_model
-from groundswell.encoder.encoder import Encoder, choose_device
+from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.encoder.provenance import DataUsed, describe
 from groundswell.errors import ModelError, UsageError
