@@ -23,6 +23,7 @@ class FakeSource:
     quantity: Quantity = Quantity.QUICKLOOK
     names: tuple[str, ...] = ("intensity",)
     mask_names: tuple[str, ...] = ("slick",)
+    eight_bit: bool = False
     bad: dict[int, str] = field(default_factory=dict)
     prefix: str = "item"
 

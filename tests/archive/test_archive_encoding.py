@@ -41,10 +41,11 @@ def test_any_decibels_floor_clip_or_stay_nan(values: np.ndarray) -> None:
     np.testing.assert_allclose(back[high], 86.068, atol=1e-4)
 
 
-@given(hnp.arrays(np.uint8, SHAPES))
-def test_quicklook_bytes_survive_in_both_integer_types(codes: np.ndarray) -> None:
+@pytest.mark.parametrize("quantity", [Quantity.QUICKLOOK, Quantity.AMPLITUDE])
+@given(codes=hnp.arrays(np.uint8, SHAPES))
+def test_bytes_survive_in_both_integer_types(quantity: Quantity, codes: np.ndarray) -> None:
     for dtype in ("uint8", "uint16"):
-        channel = channel_schema(Channel("intensity", Quantity.QUICKLOOK), dtype)
+        channel = channel_schema(Channel("intensity", quantity), dtype, eight_bit=True)
         stored = encode(codes.astype(np.float32), [channel], dtype)
         assert stored.dtype == dtype
         np.testing.assert_array_equal(decode(stored, [channel]), codes.astype(np.float32))
@@ -70,6 +71,8 @@ def test_the_type_follows_from_the_quantities() -> None:
     assert default_dtype([Quantity.QUICKLOOK]) == "uint8"
     assert default_dtype([Quantity.SIGMA0_DB, Quantity.RATIO]) == "float32"
     assert default_dtype([Quantity.AMPLITUDE]) == "float32"
+    assert default_dtype([Quantity.AMPLITUDE], eight_bit=True) == "uint8"
+    assert default_dtype([Quantity.SIGMA0], eight_bit=True) == "float32"
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,12 @@ def test_a_selection_is_an_archive(archive: Archive, pixels: np.ndarray) -> None
     assert sum(train.shard_sizes) == len(train) == len(index)
     boxes = train.boxes(slice(None))
     assert (train.catalogue["id"].to_numpy()[boxes["row"]] == boxes["id"]).all()
-    high = train.where("label_hs > 1 and beam == 'wv1'")
+    high = train.where("label_hs > 1 and beam == 'WV1'")
     assert high.catalogue["image_number"].tolist() == [i for i in index if i > 10 and i % 2]
     np.testing.assert_allclose(high.read([0]), pixels[[11]], atol=STEP)
     # The identity of content: of the archive, of each selection, however it was reached.
     assert len({archive.hash, train.hash, high.hash}) == 3
-    assert high.hash == archive.where("split == 'train' and label_hs > 1 and beam == 'wv1'").hash
+    assert high.hash == archive.where("split == 'train' and label_hs > 1 and beam == 'WV1'").hash
 
 
 @pytest.mark.parametrize(
