@@ -26,6 +26,7 @@ class ThreeTextures:
 
     channels = (Channel("VV", Quantity.SIGMA0_DB),)
     mask_names: tuple[str, ...] = ()
+    eight_bit = False
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix

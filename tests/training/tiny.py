@@ -22,6 +22,7 @@ class Waves:
 
     channels = (Channel("VV", Quantity.ROUGHNESS_DB),)
     mask_names: tuple[str, ...] = ()
+    eight_bit = False
 
     def __init__(self, count: int, size: int = 32) -> None:
         self.count, self.size = count, size

@@ -16,23 +16,32 @@ DECIBELS = (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB)
 
 STEP_DB = 0.002
 """Step of stored decibels: far below speckle (0.5 dB at 78 looks), and 65535 of them reach from -45 to +86 dB."""
-STEP_QUICKLOOK = 1.0 / 256.0
+STEP_GREY = 1.0 / 256.0
+"""Step of grey levels in uint16: whole levels stay exact, and averages of them (``--fit resize``) nearly so."""
 FILL = 65535
 
 Codes = NDArray[Any]
 
 
-def default_dtype(quantities: Sequence[Quantity]) -> DType:
-    """uint16 where every channel is in decibels, uint8 where every one is a quicklook, else float32."""
+def default_dtype(quantities: Sequence[Quantity], *, eight_bit: bool = False) -> DType:
+    """uint16 where every channel is in decibels, uint8 where every one fits a byte, else float32.
+
+    A quicklook fits a byte; so does the amplitude of a source whose pixels are ``eight_bit``.
+    """
     if all(quantity in DECIBELS for quantity in quantities):
         return "uint16"
-    if all(quantity is Quantity.QUICKLOOK for quantity in quantities):
+    if all(_is_grey(quantity, eight_bit) for quantity in quantities):
         return "uint8"
     return "float32"
 
 
-def channel_schema(channel: Channel, dtype: DType) -> ChannelSchema:
-    """How a channel is stored.
+def _is_grey(quantity: Quantity, eight_bit: bool) -> bool:
+    """Whether a channel holds grey levels from 0 to 255."""
+    return quantity is Quantity.QUICKLOOK or (quantity is Quantity.AMPLITUDE and eight_bit)
+
+
+def channel_schema(channel: Channel, dtype: DType, *, eight_bit: bool = False) -> ChannelSchema:
+    """How a channel is stored, which came from a source of ``eight_bit`` pixels or not.
 
     Raises
     ------
@@ -48,13 +57,14 @@ def channel_schema(channel: Channel, dtype: DType) -> ChannelSchema:
         return ChannelSchema(
             name=name, quantity=quantity, scale_factor=STEP_DB, add_offset=FLOOR_DB, fill=FILL, floor_db=FLOOR_DB
         )
-    if quantity is Quantity.QUICKLOOK:
-        step = 1.0 if dtype == "uint8" else STEP_QUICKLOOK
+    if _is_grey(quantity, eight_bit):
+        step = 1.0 if dtype == "uint8" else STEP_GREY
         return ChannelSchema(name=name, quantity=quantity, scale_factor=step, fill=None if dtype == "uint8" else FILL)
     raise UsageError(
         f"{quantity.value} cannot be stored as {dtype}",
         where=f"channel {name}",
-        why="whole numbers hold decibels (uint16) and quicklooks (uint8, uint16); other quantities have no fixed range",
+        why="whole numbers hold decibels (uint16), quicklooks and the amplitude of 8-bit files (uint8, uint16); "
+        "other quantities have no fixed range",
         fix="use --dtype float32, or for calibrated values --quantity sigma0_db",
     )
 

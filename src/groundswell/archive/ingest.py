@@ -104,7 +104,8 @@ def ingest(
     quantity : Quantity, optional
         What to store; by default linear sigma0 becomes ``sigma0_db`` (unless ``dtype`` is float32), all else stays.
     dtype : {"uint8", "uint16", "float32"}, optional
-        By default uint16 for decibels (step 0.002 dB, floor -45 dB), uint8 for quicklooks, else float32.
+        By default uint16 for decibels (step 0.002 dB, floor -45 dB), uint8 for quicklooks and for amplitude from
+        8-bit files (unless resized), else float32.
     spacing_m : float, optional
         Pixel spacing (m) of images that do not know their own.
     shard_mb, shard_rows : float, int

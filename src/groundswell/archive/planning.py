@@ -57,10 +57,9 @@ def wanted_schema(source: Source, options: Options, stored: ArchiveSchema | None
     DataError
         When the size is left to the images and none can be read.
     """
-    quantities = [_target(channel, options) for channel in source.channels]
-    dtype = options.dtype or default_dtype(quantities)
+    quantities, dtype = stored_as(source, options)
     channels = tuple(
-        channel_schema(Channel(channel.name, quantity), dtype)
+        channel_schema(Channel(channel.name, quantity), dtype, eight_bit=source.eight_bit)
         for channel, quantity in zip(source.channels, quantities, strict=True)
     )
     fit: Fit = "none" if options.size is None else options.fit
@@ -87,6 +86,19 @@ def wanted_schema(source: Source, options: Options, stored: ArchiveSchema | None
         shard_rows=rows,
         sources=(),
     )
+
+
+def stored_as(source: Source, options: Options) -> tuple[list[Quantity], DType]:
+    """The quantity of each channel of a source as an archive would store it, and the type that would hold them.
+
+    Raises
+    ------
+    QuantityError
+        When physics does not allow the conversion asked for.
+    """
+    quantities = [_target(channel, options) for channel in source.channels]
+    averaged = options.size is not None and options.fit == "resize"  # no longer whole numbers
+    return quantities, options.dtype or default_dtype(quantities, eight_bit=source.eight_bit and not averaged)
 
 
 def _target(channel: Channel, options: Options) -> Quantity:

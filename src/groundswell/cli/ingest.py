@@ -12,6 +12,7 @@ from groundswell.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from groundswell.archive.ingest import IngestReport
+    from groundswell.archive.planning import Options
     from groundswell.archive.schema import DType, Fit
     from groundswell.physics.imagette import Quantity
     from groundswell.products.images import ImageFolder
@@ -138,12 +139,14 @@ def ingest(
         shape = _common_size(folder)
     found = plan.facts(folder)
     notes = plan.notes(folder, fit)
-    if dry_run:
-        return _plan(folder, found, notes, shape, fit, stored, dtype)
-    from groundswell.archive.ingest import ingest as write
-
     kind: Fit = fit  # type: ignore[assignment]
     sample_type: DType | None = dtype  # type: ignore[assignment]
+    if dry_run:
+        from groundswell.archive.planning import Options
+
+        return _plan(folder, found, notes, shape, Options(shape, kind, stored, sample_type, spacing, shard_mb, None))
+    from groundswell.archive.ingest import ingest as write
+
     report = write(
         folder,
         output,
@@ -209,37 +212,31 @@ def _plan(
     found: dict[str, Any],
     notes: list[str],
     size: tuple[int, int],
-    fit: str,
-    convert_to: Quantity | None,
-    dtype: str | None,
+    options: Options,
 ) -> Outcome:
     from rich.markup import escape
 
-    from groundswell.archive.encoding import default_dtype
-    from groundswell.physics.imagette import Quantity
+    from groundswell.archive.planning import stored_as
+    from groundswell.archive.schema import row_bytes
     from groundswell.products import plan
 
-    target = convert_to
-    if target is None:
-        to_db = folder.channels[0].quantity is Quantity.SIGMA0 and dtype != "float32"
-        target = Quantity.SIGMA0_DB if to_db else folder.channels[0].quantity
-    kind = dtype or default_dtype([target])
-    item = {"uint8": 1, "uint16": 2, "float32": 4}[kind]
+    (target, *_), dtype = stored_as(folder, options)
+    pixels = row_bytes(len(folder.channels), *size, dtype) + row_bytes(len(folder.mask_names), *size, "uint8")
     archive = {
         "images": found["files"] - len(found["unreadable"]),
         "size": list(size),
-        "fit": fit,
+        "fit": options.fit,
         "channels": found["channels"],
         "quantity": target.value,
-        "dtype": kind,
-        "bytes": found["files"] * len(found["channels"]) * size[0] * size[1] * (item + len(folder.mask_names)),
+        "dtype": dtype,
+        "bytes": found["files"] * pixels,
     }
     names, bytes_ = ", ".join(archive["channels"]), plan.size_text(archive["bytes"])
     lines = [
         "[bold]Plan[/bold] (nothing was written)",
         *map(escape, plan.describe(found)),
-        f"archive     {archive['images']} images of {size[0]} x {size[1]} ({fit}), {escape(names)} as {target.value} "
-        f"in {kind}, about {bytes_}",
+        f"archive     {archive['images']} images of {size[0]} x {size[1]} ({options.fit}), {escape(names)} as "
+        f"{target.value} in {dtype}, about {bytes_}",
         *_noted(notes),
     ]
     return Outcome({"dry_run": True, "found": found, "archive": archive, "notes": notes}, "\n".join(lines))

@@ -41,6 +41,8 @@ class Facts:
         Band names, where the file has them.
     colour : bool
         8-bit red, green, blue; grey images are often stored so.
+    gaps : bool
+        Whether pixels may be without data: transparency, a no-data value, NetCDF.
     """
 
     format: str
@@ -50,6 +52,7 @@ class Facts:
     dtype: str
     names: tuple[str, ...] | None = None
     colour: bool = False
+    gaps: bool = False
 
 
 @dataclass(slots=True)
@@ -127,9 +130,9 @@ def _inspect(path: Path) -> Facts:
         return _npy_layout(path)[0]
     if kind == "tiff":
         layout = tiff.inspect_tiff(path)
-        return _checked(Facts(kind, *layout.shape, layout.dtype, layout.names, layout.colour))
+        return _checked(Facts(kind, *layout.shape, layout.dtype, layout.names, layout.colour, layout.gaps))
     variables = netcdf.list_variables(path)
-    return _checked(Facts(kind, len(variables.names), *variables.size, variables.dtype, variables.names))
+    return _checked(Facts(kind, len(variables.names), *variables.size, variables.dtype, variables.names, gaps=True))
 
 
 def _read(path: Path) -> ImageFile:
@@ -143,11 +146,11 @@ def _read(path: Path) -> ImageFile:
         pixels, facts = _read_npy(path)
     elif kind == "tiff":
         pixels, layout = tiff.read_tiff(path, MAX_PIXELS)
-        facts = Facts(kind, *layout.shape, layout.dtype, layout.names, layout.colour)
+        facts = Facts(kind, *layout.shape, layout.dtype, layout.names, layout.colour, layout.gaps)
     else:
         _checked(_inspect(path))
         pixels, variables, metadata = netcdf.read_netcdf(path)
-        facts = Facts(kind, len(variables.names), *variables.size, variables.dtype, variables.names)
+        facts = Facts(kind, len(variables.names), *variables.size, variables.dtype, variables.names, gaps=True)
     if (
         facts.colour
         and len(pixels) >= 3
@@ -155,7 +158,7 @@ def _read(path: Path) -> ImageFile:
         and np.array_equal(pixels[0], pixels[2])
     ):
         pixels = pixels[:1]
-        facts = Facts(facts.format, 1, facts.height, facts.width, facts.dtype)
+        facts = Facts(facts.format, 1, facts.height, facts.width, facts.dtype, gaps=facts.gaps)
     with np.errstate(over="ignore", invalid="ignore"):
         image = np.ascontiguousarray(pixels, dtype=np.float32)
     return ImageFile(image, facts, metadata)
@@ -184,7 +187,8 @@ def _open_picture(path: Path, kind: str, *, load: bool) -> tuple[NDArray[Any], F
         if kind == "png" and mode in ("RGB", "RGBA", "LA") and _png_bits(path) == 16:
             raise ValueError("it is a 16-bit PNG with several channels, of which half the bits would be lost: use TIFF")
         dtype = "uint16" if mode in ("I;16", "I") and kind == "png" else "uint8"
-        facts = _checked(Facts(kind, bands, height, width, dtype, RGB if bands == 3 else None, bands == 3))
+        names, gaps = RGB if bands == 3 else None, mode in ("RGBA", "LA") or "transparency" in image.info
+        facts = _checked(Facts(kind, bands, height, width, dtype, names, bands == 3, gaps))
         if not load:
             return np.empty(0), facts
         image.load()

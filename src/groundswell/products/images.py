@@ -74,7 +74,7 @@ class ImageFolder:
 
     Attributes
     ----------
-    channels, mask_names, description
+    channels, mask_names, description, eight_bit
         As every source has them.
     listing, survey, labels, boxes
         What was found, for a plan that people can read.
@@ -101,6 +101,7 @@ class ImageFolder:
         self._quantity = self._declare_quantity()
         self.channels = self._choose_channels()
         self.mask_names = tuple(self._mask_rules)
+        self.eight_bit = self._has_only_bytes()
         self.description: dict[str, Any] = self._describe([Path(source).resolve() for source in sources])
         self._check_level()
 
@@ -207,6 +208,13 @@ class ImageFolder:
                     fix="add --allow-missing-channel to keep them without it, or leave the channel out of --channels",
                 )
         return tuple(Channel(name, self._quantity) for name in wanted)
+
+    def _has_only_bytes(self) -> bool:
+        """Whether no pixel can be anything else than a whole number from 0 to 255."""
+        every = self.survey.facts.values()
+        luminance = self.settings.colour_to_grey and any(facts.colour for facts in every)
+        bytes_ = all(facts.dtype == "uint8" and not facts.gaps for facts in every)
+        return bytes_ and not luminance and not self.settings.allow_missing_channel
 
     def _check_level(self) -> None:
         """Refuse a whole folder whose values belie the declared quantity, rather than image by image."""

@@ -28,11 +28,14 @@ class Source(Protocol):
         The masks an item may carry.
     description : dict
         JSON-able settings that determine every pixel; two sources with equal descriptions give equal archives.
+    eight_bit : bool
+        Every pixel is a whole number from 0 to 255, none is NaN: a byte holds it.
     """
 
     channels: tuple[Channel, ...]
     mask_names: tuple[str, ...]
     description: dict[str, Any]
+    eight_bit: bool
 
     def ids(self) -> Sequence[str]:
         """The id of every item, sorted; known without reading pixels."""

@@ -26,12 +26,16 @@ _DESCRIPTION = re.compile(r'<Item\s+name="DESCRIPTION"\s+sample="(\d+)"[^>]*>([^
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the header of a TIFF says: (bands, height, width), type, band names where it has them."""
+    """What the header of a TIFF says: (bands, height, width), type, band names where it has them.
+
+    ``colour`` is 8-bit red, green, blue; ``gaps`` whether it names a no-data value.
+    """
 
     shape: tuple[int, int, int]
     dtype: str
     names: tuple[str, ...] | None
     colour: bool
+    gaps: bool
 
 
 def inspect_tiff(path: Path) -> Layout:
@@ -88,7 +92,8 @@ def _layout(tiff: Any, length: int) -> Layout:
     named = dict(_DESCRIPTION.findall(_text(first, _GDAL_METADATA) or ""))
     names = tuple(named.get(str(i), "").strip() for i in range(bands))
     colour = int(first.photometric) in (2, 6) and bands in (3, 4) and first.dtype == np.uint8
-    return Layout((bands, height, width), first.dtype.name, names if all(names) else None, colour)
+    gaps = _text(first, _GDAL_NODATA) is not None
+    return Layout((bands, height, width), first.dtype.name, names if all(names) else None, colour, gaps)
 
 
 def _pages(tiff: Any) -> list[Any]:

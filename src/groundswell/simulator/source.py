@@ -197,6 +197,7 @@ class SimulatedSource:
         self.device = torch.device(device)
         self.channels: tuple[Channel, ...] = (Channel("VV", settings.quantity),)
         self.mask_names: tuple[str, ...] = MASKS
+        self.eight_bit = False
         self.description: dict[str, Any] = {
             "kind": "simulator",
             "simulated": True,
