@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from mutants import speckled
 from PIL import Image
 from typer.testing import CliRunner
 
 import groundswell.cli.verbs  # noqa: F401 - registers the verbs
 from groundswell.archive.reader import open_archive
+from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.cli.app import application
 from groundswell.cli.ingest import parse_size
+from groundswell.encoder.encoder import Encoder
+from groundswell.encoder.preprocessing import PreprocessingSettings
 from groundswell.errors import UsageError
+from groundswell.evaluation.controls import StatisticsEmbedder
 
 
 def ingest(*arguments: object, exit_code: int = 0) -> dict[str, Any]:
@@ -135,6 +140,102 @@ def test_a_dry_run_writes_nothing_and_tells_the_size(chips: Path, tmp_path: Path
     assert data["archive"]["quantity"] == "sigma0_db"
     assert data["found"]["labels"]["key"] == "file"
     assert data["found"]["labels"]["matched_images"] == 6
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """Three 8-bit images in three formats, and their pixels [3, 24, 20]."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 24, 20)).astype(np.uint8)
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    Image.fromarray(pixels[0]).save(folder / "0.png")
+    tifffile.imwrite(folder / "1.tif", pixels[1])
+    np.save(folder / "2.npy", pixels[2])
+    return folder, pixels
+
+
+def test_8_bit_amplitude_is_kept_in_bytes_without_loss(grey: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    folder, pixels = grey
+    planned = ingest(folder, "-o", tmp_path / "out", "--quantity", "amplitude", "--dry-run")["archive"]
+    assert (planned["dtype"], planned["bytes"]) == ("uint8", pixels.size)
+    for dtype, arguments in {"uint8": [], "uint16": ["--dtype", "uint16"], "float32": ["--dtype", "float32"]}.items():
+        ingest(folder, "-o", tmp_path / dtype, "--quantity", "amplitude", *arguments)
+        archive = open_archive(tmp_path / dtype)
+        assert archive.schema.dtype == dtype
+        np.testing.assert_array_equal(archive.read(range(3))[:, 0], pixels.astype(np.float32))
+        assert archive.catalogue["valid_fraction"].tolist() == [1.0] * 3
+
+
+def _transparent(folder: Path) -> None:
+    Image.fromarray(np.full((24, 20, 2), 255, np.uint8), "LA").save(folder / "3.png")
+
+
+def _no_data(folder: Path) -> None:
+    tifffile.imwrite(folder / "3.tif", np.eye(24, 20, dtype=np.uint8), extratags=[(42113, "s", 0, "0", True)])
+
+
+def _sixteen_bit(folder: Path) -> None:
+    Image.fromarray(np.full((24, 20), 300, np.uint16)).save(folder / "3.png")
+
+
+def _colour(folder: Path) -> None:
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 20, 3)).astype(np.uint8)).save(folder / "3.png")
+
+
+@pytest.mark.parametrize(
+    ("add", "arguments"),
+    [
+        (_transparent, ()),
+        (_no_data, ()),
+        (_sixteen_bit, ()),
+        (_colour, ("--colour-to-grey",)),  # luminance is no whole number
+        (None, ("--size", "12", "--fit", "resize")),  # nor is an average
+        (None, ("--allow-missing-channel",)),  # what is missing is NaN
+    ],
+)
+def test_amplitude_that_bytes_may_not_hold_stays_float(
+    grey: tuple[Path, np.ndarray], tmp_path: Path, add: Any, arguments: tuple[str, ...]
+) -> None:
+    if add is not None:
+        add(grey[0])
+    planned = ingest(grey[0], "-o", tmp_path / "out", "--quantity", "amplitude", *arguments, "--dry-run")["archive"]
+    assert planned["dtype"] == "float32"
+
+
+def test_a_channel_may_be_missing_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "chips"
+    folder.mkdir()
+    power = speckled(2)
+    tifffile.imwrite(folder / "both.tif", power, planarconfig="separate", photometric="minisblack")
+    tifffile.imwrite(folder / "one.tif", 2 * power[0])
+    bands = ("--quantity", "sigma0", "--bands", "VV,VH", "--bands", "VV", "--channels", "VV,VH")
+    refused = ingest(folder, "-o", tmp_path / "refused", *bands, exit_code=3)
+    assert "--allow-missing-channel" in refused["error"]
+    data = ingest(folder, "-o", tmp_path / "out", *bands, "--allow-missing-channel")
+    assert data["written"] == 2
+    archive = open_archive(tmp_path / "out")
+    assert archive.catalogue["id"].tolist() == ["both.tif", "one.tif"]
+    pixels = archive.read([0, 1])
+    # half a step of 0.002 dB, and float32 rounding
+    np.testing.assert_allclose(pixels[0], 10 * np.log10(power), atol=0.00101)
+    np.testing.assert_allclose(pixels[1, 0], 10 * np.log10(2 * power[0]), atol=0.00101)
+    assert np.isnan(pixels[1, 1]).all()
+    assert archive.catalogue["valid_fraction"].tolist() == [1.0, 0.5]
+
+    result = CliRunner().invoke(application, ["stats", str(tmp_path / "out"), "--verify", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = archive.statistics["channels"]["VH"]
+    assert figures["valid_fraction"] == 0.5
+    assert figures["mean"] == pytest.approx(pixels[0, 1].mean(), abs=1e-4)  # of float32 values near -10
+
+    preprocessing = PreprocessingSettings(size=16).resolve(archive.channels, 24, 20)
+    settings = BackboneSettings(name="resnet18", width=4)
+    encoder = Encoder(build_backbone(settings, 2, seed=0), preprocessing, "two", settings)
+    vectors = encoder.encode(archive)
+    assert np.isfinite(vectors).all()
+    assert not np.allclose(vectors[0], vectors[1])
+    statistics = StatisticsEmbedder().embed_batch(pixels, archive.channels, archive.catalogue)
+    assert np.isfinite(statistics).all()
 
 
 def test_the_trap_of_sizes_is_named(tmp_path: Path) -> None:
