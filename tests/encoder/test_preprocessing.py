@@ -66,6 +66,28 @@ def test_uncalibrated_amplitude_does_not_feel_gain() -> None:
     torch.testing.assert_close(chain(amplitude, channel), chain(amplitude * 1024, channel), atol=1e-6, rtol=0)
 
 
+@given(gamma=st.floats(0.2, 2.0), scale=st.floats(0.5, 4.0))
+def test_the_power_law_keeps_signs_and_comes_before_the_clip(gamma: float, scale: float) -> None:
+    pixels = np.linspace(-1.5, 1.5, 256, dtype=np.float32).reshape(1, 1, 16, 16)
+    chain = made_for(Quantity.SIGMA0, gamma=gamma, clip=(-1.0, 1.0), offset=0.25, scale=scale)
+    x = pixels.astype(np.float64)
+    expected = ((np.sign(x) * np.abs(x) ** gamma).clip(-1, 1) - 0.25) / scale
+    # float32 powers err by some 1e-7 of values about 1, which a scale of 0.5 doubles
+    np.testing.assert_allclose(chain(pixels, (Channel("VV", Quantity.SIGMA0),)).numpy(), expected, atol=1e-6)
+
+
+def test_uncalibrated_amplitude_is_standardised_after_its_root() -> None:
+    amplitude = np.random.default_rng(3).rayleigh(40.0, (2, 1, 16, 16)).astype(np.float32)
+    amplitude[1, 0, 4, 4] = np.nan
+    result = made_for(Quantity.AMPLITUDE)(amplitude, (Channel("VV", Quantity.AMPLITUDE),)).numpy()
+    root = np.sqrt(amplitude.astype(np.float64))
+    mean, std = (f(root, axis=(2, 3), keepdims=True) for f in (np.nanmean, np.nanstd))
+    expected = (root - mean) / std  # a Rayleigh root lies within (-4, 8) standard deviations here: nothing is clipped
+    valid = np.isfinite(amplitude)
+    np.testing.assert_allclose(result[valid], expected[valid], atol=1e-5)
+    assert np.isfinite(result).all()
+
+
 @given(hnp.arrays(np.float32, (2, 1, 8, 8), elements=st.floats(-1e4, 1e4, width=32) | st.just(math.nan)))
 def test_standardising_agrees_with_numpy(images: np.ndarray) -> None:
     result = standardised(torch.from_numpy(images)).numpy()
@@ -192,6 +214,7 @@ def test_the_hash_names_everything_that_decides_a_number() -> None:
             for change in (
                 {"name": "VH"},
                 {"quantity": Quantity.SIGMA0_DB},
+                {"gamma": 0.5},
                 {"standardise": True},
                 {"clip": (-15.0, 15.1)},
                 {"offset": 0.1},
