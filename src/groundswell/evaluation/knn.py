@@ -37,6 +37,9 @@ def neighbours(queries: Floats, bank: Floats, k: int) -> tuple[Floats, NDArray[n
     """The k nearest of ``bank`` [N, D] to each of ``queries`` [Q, D], both of unit rows, by cosine.
 
     Returns similarities ``[Q, k]``, largest first, and int64 rows ``[Q, k]``; equal similarities by row.
+
+    Not `search.index.top_k`, which is for few queries and vectors of float32 read block by block: a probe has all its
+    vectors in memory and about as many queries as vectors, so the queries are cut, and float64 features stay so.
     """
     k = min(k, len(bank))
     similarity = np.empty((len(queries), k), np.result_type(queries, bank))

@@ -76,22 +76,8 @@ def _fit_logistic(
     return final.coef_, final.intercept_, float(chosen), bool(final.n_iter_.max() < max_iter)
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Multinomial logistic regression on standardised features, C chosen by cross-entropy on held-out groups.
-
-    Parameters
-    ----------
-    C : float, optional
-        Inverse penalty (scikit-learn's convention); chosen from ``grid`` when None.
-    grid : sequence of float, optional
-        `C_GRID` when None.
-    fraction, seed
-        Size and seed of the part of the training rows that chooses C.
-    max_iter, tol
-        Of L-BFGS; ``converged_`` says whether it got there.
-    balance : bool
-        Weight each class by the inverse of its number of rows, for balanced accuracy.
-    """
+class _Logistic(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The settings that both logistic probes take."""
 
     def __init__(
         self,
@@ -110,6 +96,24 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.max_iter = max_iter
         self.tol = tol
         self.balance = balance
+
+
+class LinearClassifier(ClassifierMixin, _Logistic):  # type: ignore[misc]
+    """Multinomial logistic regression on standardised features, C chosen by cross-entropy on held-out groups.
+
+    Parameters
+    ----------
+    C : float, optional
+        Inverse penalty (scikit-learn's convention); chosen from ``grid`` when None.
+    grid : sequence of float, optional
+        `C_GRID` when None.
+    fraction, seed
+        Size and seed of the part of the training rows that chooses C.
+    max_iter, tol
+        Of L-BFGS; ``converged_`` says whether it got there.
+    balance : bool
+        Weight each class by the inverse of its number of rows, for balanced accuracy.
+    """
 
     def _grid(self) -> Sequence[float]:
         return [self.C] if self.C is not None else (self.grid if self.grid is not None else C_GRID)
@@ -169,29 +173,11 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return chosen
 
 
-class LinearMultiLabel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LinearMultiLabel(ClassifierMixin, _Logistic):  # type: ignore[misc]
     """One logistic regression per tag, each with its own C; parameters as `LinearClassifier`.
 
     A tag that every training row has, or none, gets a constant score (its smoothed frequency).
     """
-
-    def __init__(
-        self,
-        C: float | None = None,
-        grid: Sequence[float] | None = None,
-        fraction: float = 0.2,
-        seed: int = 0,
-        max_iter: int = 1000,
-        tol: float = 1e-5,
-        balance: bool = False,
-    ) -> None:
-        self.C = C
-        self.grid = grid
-        self.fraction = fraction
-        self.seed = seed
-        self.max_iter = max_iter
-        self.tol = tol
-        self.balance = balance
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, validation: Validation | None = None
