@@ -164,6 +164,10 @@ def test_8_bit_amplitude_is_kept_in_bytes_without_loss(grey: tuple[Path, np.ndar
         assert archive.schema.dtype == dtype
         np.testing.assert_array_equal(archive.read(range(3))[:, 0], pixels.astype(np.float32))
         assert archive.catalogue["valid_fraction"].tolist() == [1.0] * 3
+        figures = archive.statistics["channels"]["intensity"]
+        assert (figures["minimum"], figures["maximum"]) == (pixels.min(), pixels.max())
+        # sums of 1440 whole numbers below 2^16 are exact in float64
+        assert (figures["mean"], figures["std"]) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
 
 
 def _transparent(folder: Path) -> None:

@@ -63,8 +63,8 @@ def channel_schema(channel: Channel, dtype: DType, *, eight_bit: bool = False) -
     raise UsageError(
         f"{quantity.value} cannot be stored as {dtype}",
         where=f"channel {name}",
-        why="whole numbers hold decibels (uint16), quicklooks and the amplitude of 8-bit files (uint8, uint16); "
-        "other quantities have no fixed range",
+        why="whole numbers hold decibels (uint16), and quicklooks and the amplitude of 8-bit files that lack no pixel "
+        "(uint8, uint16); all else has no fixed range",
         fix="use --dtype float32, or for calibrated values --quantity sigma0_db",
     )
 
