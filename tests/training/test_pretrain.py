@@ -46,22 +46,25 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "timing"} for row in read_metrics(run / "metrics.jsonl")]
 
 
-def stop_after(step: int, monkeypatch: pytest.MonkeyPatch, how: BaseException | int) -> None:
-    """End the run when so many optimiser steps are done: by an exception (like a kill, no save) or by a signal."""
+class Killed(BaseException):
+    """Stands for SIGKILL inside one process: nothing in the product may catch it."""
+
+
+def pretrain_until(step: int, archive: Archive, recipe: Recipe, output: Path, how: str) -> None:
+    """Start a run that ends when so many optimiser steps are done: by a kill (no save) or by a signal."""
     plain = loop.step
 
     def watched(session: Session, rate: float, clock: Any) -> Any:
         if session.at.step == step:
-            if isinstance(how, BaseException):
-                raise how
-            os.kill(os.getpid(), how)
+            if how == "kill":
+                raise Killed
+            os.kill(os.getpid(), signal.SIGTERM)
         return plain(session, rate, clock)
 
-    monkeypatch.setattr(loop, "step", watched)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL inside one process: nothing in the product may catch it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "step", watched)
+        with pytest.raises(Killed if how == "kill" else StoppedBySignal):
+            pretrain([archive], recipe, output)
 
 
 ACCUMULATE = {"accumulate": 3, "batch_size": 8, "length": {"steps": 5}, "checkpoint": {"steps": 2}}
@@ -112,16 +115,12 @@ def test_a_resumed_run_ends_in_the_same_bits(
     archive: Archive,
     undisturbed: dict[str, Path],
     output: Path,
-    monkeypatch: pytest.MonkeyPatch,
     variant: str,
     step: int,
     how: str,
 ) -> None:
     recipe = tiny_recipe() if variant == "plain" else tiny_recipe(**ACCUMULATE)
-    with monkeypatch.context() as patch:
-        stop_after(step, patch, Killed() if how == "kill" else signal.SIGTERM)
-        with pytest.raises(Killed if how == "kill" else StoppedBySignal):
-            pretrain([archive], recipe, output)
+    pretrain_until(step, archive, recipe, output, how)
     report = pretrain([archive], recipe, output, resume=True)
     # A kill goes back to the last checkpoint; a signal is answered after the step in which it came.
     every = recipe.checkpoint.steps or 1
@@ -132,12 +131,9 @@ def test_a_resumed_run_ends_in_the_same_bits(
 
 @pytest.mark.parametrize("dropped", ["optimiser", "index", "method"])
 def test_negative_control_a_resume_that_forgets_something_ends_elsewhere(
-    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch, dropped: str
+    archive: Archive, undisturbed: dict[str, Path], output: Path, dropped: str
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(3, patch, signal.SIGTERM)
-        with pytest.raises(StoppedBySignal):
-            pretrain([archive], tiny_recipe(), output)
+    pretrain_until(3, archive, tiny_recipe(), output, "signal")
     store = Checkpoints(output / "checkpoints")
     found = store.newest()
     assert found is not None
@@ -154,12 +150,9 @@ def test_negative_control_a_resume_that_forgets_something_ends_elsewhere(
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
-    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, undisturbed: dict[str, Path], output: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(6, patch, Killed())
-        with pytest.raises(Killed):
-            pretrain([archive], tiny_recipe(), output)
+    pretrain_until(6, archive, tiny_recipe(), output, "kill")
     newest = output / "checkpoints" / "step-00000006.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -172,12 +165,9 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
 
 
 def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped_on_resume(
-    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, undisturbed: dict[str, Path], output: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(5, patch, Killed())
-        with pytest.raises(Killed):
-            pretrain([archive], tiny_recipe(), output)
+    pretrain_until(5, archive, tiny_recipe(), output, "kill")
     assert [row["step"] for row in rows(output)] == [1, 2, 3, 4, 5]  # written through, though nothing was closed
     with (output / "metrics.jsonl").open("ab") as handle:
         handle.write(b'{"step": 6, "lo')
