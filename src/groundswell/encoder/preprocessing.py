@@ -155,11 +155,7 @@ class Preprocessing(Settings):
     @property
     def hash(self) -> str:
         """Hex SHA-256 of everything that decides a number."""
-        values = self.model_dump(mode="json", exclude={"spacing_tolerance"})
-        for channel in values["channels"]:
-            if channel["gamma"] == 1.0:  # decides nothing: the hash is that of models made before there was a gamma
-                del channel["gamma"]
-        return digest(values)
+        return digest(self.model_dump(mode="json", exclude={"spacing_tolerance"}))
 
     def __call__(
         self,
