@@ -67,7 +67,7 @@ def read_quicklook(path: Path) -> NDArray[np.float64]:
     pixels = np.asarray(Image.open(path).convert("L"), dtype=np.float64)
     valid = pixels > 0
     pixels = pixels[valid.mean(1) > 0.5][:, valid.mean(0) > 0.5]
-    beam = path.name.split("-")[1]
+    beam = path.name.split("-")[1].upper()
     weights = [_area_weights(n, s) for n, s in zip(pixels.shape, QUICKLOOK_SPACING[beam][::-1], strict=True)]
     return weights[0] @ pixels @ weights[1].T
 

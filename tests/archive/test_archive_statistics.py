@@ -45,7 +45,7 @@ def test_histogram_counts_as_numpy_does(values: np.ndarray, quantity: Quantity) 
     valid = values[~np.isnan(values)].astype(np.float64)
     edges = bins.edges()
     # A value within rounding of an edge may fall on either side of it.
-    near = np.abs(valid[:, None] - edges[None]) <= 1e-9 * np.maximum(np.abs(edges), 1e-9)
+    near = np.abs(valid[:, None] - edges[None]) <= 1e-9 * np.maximum(np.abs(edges), np.diff(edges).min())
     valid = valid[~near.any(axis=1)]
     expected = [(valid < edges[0]).sum(), *np.histogram(valid, edges)[0], (valid > edges[-1]).sum()]
     assert bins.tally(valid).tolist() == expected

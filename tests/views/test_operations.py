@@ -61,6 +61,8 @@ def test_gain_shifts_db_and_multiplies_amplitude():
     scaled = gain(amplitude - 0.7, KEYS, PixelScale("amplitude", zero=-0.7)) + 0.7
     measured = 20 * torch.log10(scaled / amplitude)
     torch.testing.assert_close(measured, drawn[:, None, None, None].expand_as(db), atol=1e-4, rtol=0)
+    root = gain(amplitude.sqrt(), KEYS, PixelScale("amplitude", gamma=0.5)).square()  # the same gain on the amplitude
+    torch.testing.assert_close(20 * torch.log10(root / amplitude), measured, atol=1e-4, rtol=0)
 
 
 def test_contrast_keeps_the_mean_and_scales_the_deviation():

@@ -29,22 +29,25 @@ class PixelScale:
     Attributes
     ----------
     kind : "db" or "amplitude"
-        "db": pixels are proportional to a level in dB. "amplitude": proportional to amplitude (the root of intensity).
+        "db": pixels are proportional to a level in dB. "amplitude": to a power of amplitude (the root of intensity).
     unit_db : float
         For "db": how many dB one unit of the pixels is.
     zero : float
         For "amplitude": the pixel value of no signal.
+    gamma : float
+        For "amplitude": the power, 1 for amplitude itself, 2 for intensity, 0.5 for the root of amplitude.
     """
 
     kind: Literal["db", "amplitude"] = "db"
     unit_db: float = 7.5
     zero: float = 0.0
+    gamma: float = 1.0
 
     def amplify(self, images: Tensor, gain_db: Tensor) -> Tensor:
         """Multiply the intensity by ``gain_db`` (dB; any shape that broadcasts with the images)."""
         if self.kind == "db":
             return images + gain_db / self.unit_db
-        return self.zero + (images - self.zero) * torch.pow(10.0, gain_db / 20)
+        return self.zero + (images - self.zero) * torch.pow(10.0, gain_db * (self.gamma / 20))
 
 
 class Operation(Settings):

@@ -51,11 +51,13 @@ class ViewSettings(Settings):
     policy : "plain", "ocean" or "chip"
         The named settings that the others start from.
     pixels : "db" or "amplitude"
-        What the normalised pixels are proportional to, for gain and speckle.
+        What the normalised pixels are proportional to (amplitude: to a power of it), for gain and speckle.
     unit_db : float
         For "db": how many dB one unit of the normalised pixels is (7.5 for our ocean encoders).
     zero : float
         For "amplitude": the normalised pixel value of no signal.
+    gamma : float
+        For "amplitude": that power (2 for pixels linear in intensity, 0.5 after a root in the preprocessing).
     geometry, mixup, gain, contrast, inversion, blur, sharpness, notch, speckle, noise, erasing
         The cut, and the operations in the order in which they act.
     """
@@ -64,6 +66,7 @@ class ViewSettings(Settings):
     pixels: Literal["db", "amplitude"] = "db"
     unit_db: float = Field(default=7.5, gt=0)
     zero: float = 0.0
+    gamma: float = Field(default=1.0, gt=0)
     geometry: Geometry = Geometry()
     mixup: Mixup = Mixup()
     gain: Gain = Gain()
@@ -104,7 +107,7 @@ class ViewPolicy:
             raise UsageError("views must be at least 8 px high and wide", where=f"size {size}")
         self.settings = settings
         self.size = size
-        self.scale = PixelScale(settings.pixels, settings.unit_db, settings.zero)
+        self.scale = PixelScale(settings.pixels, settings.unit_db, settings.zero, settings.gamma)
         steps: list[Operation] = [getattr(settings, name) for name in ORDER]  # mixup comes before them
         self.operations = tuple(step for step in steps if step.p > 0)
 
