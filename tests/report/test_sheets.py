@@ -43,3 +43,10 @@ def test_only_pictures(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"end its name in \.png"):
         contact_sheet([np.ones((2, 2))], ["x"], tmp_path / "s.pdf")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_can_stay_empty(tmp_path: Path) -> None:
+    contact_sheet([np.eye(4), None, np.eye(4)], ["a", "", "c"], tmp_path / "s.png", columns=3, tile=20, marked=[0])
+    page = np.asarray(Image.open(tmp_path / "s.png").convert("RGB"))
+    assert (page[6:26, 32:52] == 255).all()
+    assert np.array_equal(page[6:26, 58:78, 0], np.kron(np.eye(4, dtype=np.uint8) * 255, np.ones((5, 5), np.uint8)))

@@ -19,7 +19,10 @@ from groundswell.encoder.images import open_image
 from groundswell.encoder.preprocessing import PreprocessingSettings
 from groundswell.encoder.table import EmbeddingTable, embed
 from groundswell.errors import DataError, TableError, UsageError
-from groundswell.search.query import search_image, search_row, thumbnails
+from groundswell.physics.imagette import Quantity
+from groundswell.products.images import FolderSettings, ImageFolder
+from groundswell.report.neighbours import require_few
+from groundswell.search.query import search_image, search_row, search_table, thumbnails
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 
 SIZE = 32
@@ -124,6 +127,147 @@ def test_thumbnails_come_from_the_archive_of_the_row(archive: Archive, table: Pa
     assert np.array_equal(np.stack(thumbnails(read.header, moved, chosen, [archive.path])), np.stack(pictures))
     with pytest.raises(UsageError, match="made from 1 archives, and 2 are given"):
         thumbnails(read.header, moved, chosen, [archive.path, archive.path])
+
+
+@pytest.fixture(scope="module")
+def real(archive: Archive) -> Archive:
+    """Five images of another archive with a table of 0/1 tags, one of them without any."""
+    folder = archive.path.parent / "pictures"
+    folder.mkdir()
+    for row in range(5):
+        picture(archive, row, folder / f"p{row}.png")
+    lines = ["file,WS,RC,NO", "p0.png,1,1,0", "p1.png,0,1,0", "p2.png,0,0,0", "p3.png,1,0,0"]
+    (folder / "tags.csv").write_text("\n".join(lines) + "\n")
+    path = archive.path.parent / "real"
+    settings = FolderSettings(quantity=Quantity.QUICKLOOK, bands=(("VV",),), labels=folder / "tags.csv")
+    ingest(ImageFolder([folder], settings), path, size=(SIZE, SIZE), spacing_m=50.0)
+    return open_archive(path)
+
+
+@pytest.fixture(scope="module")
+def queries(archive: Archive, real: Archive) -> Path:
+    path = archive.path.parent / "queries.parquet"
+    embed(encoder_for(archive), [real], path)
+    return path
+
+
+def test_every_row_of_another_table_asks(archive: Archive, table: Path, queries: Path) -> None:
+    read, asking = EmbeddingTable.read(table), EmbeddingTable.read(queries)
+    a, b = (t.vectors / np.linalg.norm(t.vectors, axis=1, keepdims=True) for t in (asking, read))
+    found = search_table(table, queries, 4)
+    for row, hits in enumerate(found):
+        assert hits.query is not None
+        assert list(hits.query["id"]) == [asking.frame["id"][row]]
+        assert hits.frame["id"][0] == archive.catalogue["id"][row]  # the same pixels, under another name
+        np.testing.assert_allclose(hits.scores, np.sort(a[row] @ b.T)[::-1][:4], atol=1e-6)  # float32 products
+
+
+def test_a_table_that_asks_itself_leaves_out_each_row_and_its_group(table: Path, tmp_path: Path) -> None:
+    read = EmbeddingTable.read(table)
+    for row, hits in enumerate(search_table(table, table, 3)):
+        alone = search_row(table, read.frame["id"][row], 3)
+        assert list(hits.frame["id"]) == list(alone.frame["id"])
+        assert np.array_equal(hits.scores, alone.scores)
+    frame = read.frame.assign(group=["one"] * 10 + ["two"] * 9 + [None])
+    EmbeddingTable(read.vectors, frame, read.header).write(tmp_path / "t.parquet")
+    found = search_table(tmp_path / "t.parquet", tmp_path / "t.parquet", 20, exclude_group=True)
+    assert set(found[0].frame["id"]) == set(frame["id"][10:])
+    assert set(found[12].frame["id"]) == {*frame["id"][:10], frame["id"][19]}
+    assert set(found[19].frame["id"]) == set(frame["id"][:19])  # an unknown group is nobody's, not even its own twin's
+
+
+def test_tables_of_other_encoders_cannot_ask(archive: Archive, real: Archive, table: Path, tmp_path: Path) -> None:
+    for other in (encoder_for(archive, seed=1), encoder_for(archive, size=24)):
+        embed(other, [real], tmp_path / "other.parquet")
+        with pytest.raises(TableError, match="made by different encoders"):
+            search_table(table, tmp_path / "other.parquet", 3)
+    empty = EmbeddingTable.read(table).where("id == 'nobody'")
+    empty.write(tmp_path / "empty.parquet")
+    with pytest.raises(TableError, match="no rows"):
+        search_table(table, tmp_path / "empty.parquet", 3)
+
+
+def test_the_verb_with_a_table_of_queries(archive: Archive, table: Path, queries: Path, tmp_path: Path) -> None:
+    from groundswell.cli import verbs  # noqa: F401 - registers them
+    from groundswell.cli.app import application
+
+    def run(*words: object) -> object:
+        return CliRunner().invoke(application, ["search", str(table), *map(str, words)])
+
+    sheet = tmp_path / "sheet.png"
+    result = run("--queries", queries, "-k", 3, "-o", sheet, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    truth = archive.catalogue.set_index("id")["label_phenomenon"]
+    assert said["class_column"] == "label_phenomenon"
+    assert said["classes"] == truth.value_counts().to_dict()
+    tags = [entry["query"].get("tags") for entry in said["results"]]
+    assert tags == [["RC", "WS"], ["RC"], [], ["WS"], None]  # columns are sorted; p4 is not in the label table
+    for hits, entry in zip(search_table(table, queries, 3), said["results"], strict=True):
+        assert [h["id"] for h in entry["hits"]] == list(hits.frame["id"])
+        assert [h["label_phenomenon"] for h in entry["hits"]] == list(truth[hits.frame["id"]])
+        np.testing.assert_allclose([h["score"] for h in entry["hits"]], hits.scores, rtol=1e-6)
+        assert entry["hits"][0]["rank"] == 1
+        assert entry["hits"][0]["label_hs"] == pytest.approx(
+            archive.catalogue.set_index("id")["label_hs"][entry["hits"][0]["id"]]
+        )
+
+    page = np.asarray(Image.open(sheet).convert("RGB")).astype(int)
+    height = 180 + 2 * 15 + 12
+    assert page.shape[:2] == (27 + 5 * height, 4 * 186 + 6)  # one row a query: itself and three neighbours
+    red = (page[..., 0] > 200) & (page[..., 1] < 60)
+    assert set(np.flatnonzero(red.any(axis=0))) <= set(range(4, 4 + 187))  # the first column is framed
+    assert [bool(red[27 + i * height : 27 + i * height + 180].any()) for i in range(5)] == [True] * 5
+    for row in range(5):  # a query and its nearest are the same pixels
+        top = 27 + row * height
+        assert np.array_equal(page[top + 5 : top + 175, 11:181], page[top + 5 : top + 175, 197:367])
+
+    text = run("--queries", queries, "-k", 2).stdout.splitlines()
+    assert text[0] == "p0.png   RC, WS"
+    nearest = said["results"][0]["hits"][0]
+    assert text[1].startswith(f"    {nearest['score']:.3f} {nearest['label_phenomenon']}")
+    assert text[4] == "p2.png   no tag"
+
+    for words, code, message in (
+        (("--queries", queries, "--query", "sim-0-000000001"), 2, "only one"),
+        ((), 2, "one kind of query"),
+        (("--queries", queries, "--crop", "1,2,3,4"), 2, "--crop is for an image file"),
+        (("--queries", queries, "-o", sheet, "--archive", archive.path), 2, "1 and 1 archives, and 1 are given"),
+        (("--queries", tmp_path / "none.parquet"), 3, "no embedding table"),
+    ):
+        result = run(*words)
+        assert result.exit_code == code, result.output
+        assert message in result.output
+
+
+def test_archives_that_have_moved_are_given_for_both_tables(
+    archive: Archive, real: Archive, table: Path, queries: Path, tmp_path: Path
+) -> None:
+    from groundswell.cli import verbs  # noqa: F401 - registers them
+    from groundswell.cli.app import application
+
+    for path in (table, queries):
+        EmbeddingTable.read(path).write(tmp_path / path.name)
+    words = ["search", tmp_path / table.name, "--queries", tmp_path / queries.name, "-o", tmp_path / "s.png"]
+    moved = CliRunner().invoke(application, [*map(str, words)])
+    assert (moved.exit_code, "no such archive" in moved.output) == (3, True)
+    words += ["--archive", archive.path, "--archive", real.path]
+    assert CliRunner().invoke(application, [*map(str, words)]).exit_code == 0
+
+
+def test_one_query_shows_its_tags(queries: Path) -> None:
+    from groundswell.cli import verbs  # noqa: F401 - registers them
+    from groundswell.cli.app import application
+
+    result = CliRunner().invoke(application, ["search", str(queries), "--query", "p3.png", "-k", "4", "--json"])
+    shown = {hit["id"]: hit.get("tags") for hit in json.loads(result.stdout)["hits"]}
+    assert shown == {"p0.png": ["RC", "WS"], "p1.png": ["RC"], "p2.png": [], "p4.png": None}
+
+
+def test_a_sheet_of_very_many_queries_is_refused() -> None:
+    require_few(200)
+    with pytest.raises(UsageError, match="one row a query"):
+        require_few(201)
 
 
 def test_the_verb(archive: Archive, table: Path, tmp_path: Path) -> None:

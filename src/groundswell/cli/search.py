@@ -1,4 +1,4 @@
-"""``groundswell search``: the nearest neighbours of an imagette, an image file or a crop of one."""
+"""``groundswell search``: the nearest neighbours of an imagette, of every row of a table, of an image or a crop."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ import typer
 from groundswell.cli.app import Outcome, verb
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from groundswell.encoder.images import Crop
     from groundswell.search.query import Hits
-
-SHOWN = ("time", "lon", "lat")
-LABELS = 3
-"""How many labels are shown of each neighbour, those in words first."""
 
 
 @verb
 def search(
     table: Annotated[Path, typer.Argument(help="An embedding table.")],
-    query: Annotated[str, typer.Option(help="The id of an imagette in the table, or an image file.")],
+    query: Annotated[str | None, typer.Option(help="The id of an imagette in the table, or an image file.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Ask with every row of this table, made by the same model.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="The model that made the table; needed for an image file.")] = None,
     crop: Annotated[
         str | None, typer.Option(metavar="X,Y,W,H", help="The part of the image file to look for, px.")
@@ -39,34 +36,72 @@ def search(
         Path | None, typer.Option("--output", "-o", help="A contact sheet to write (.png, .jpg).")
     ] = None,
     archive: Annotated[
-        list[Path] | None, typer.Option(help="Where an archive of the table is now, if it has moved; in their order.")
+        list[Path] | None,
+        typer.Option(
+            help="Where an archive of the table is now, if it has moved; all in their order, then those of --queries."
+        ),
     ] = None,
 ) -> Outcome:
     """Search an embedding table for look-alikes, by exact cosine.
 
     The query is a row of the table (it is left out of the answer) or an image file, whole or a crop of it, which the
-    model embeds first. The contact sheet shows the query, framed, and what was found.
+    model embeds first. The contact sheet shows the query, framed, and what was found. With --queries every row of
+    another table asks: real images among simulated ones, new ones among labelled ones; the sheet has one row a query.
+    Labels that are 0 or 1 are shown as the list of tags that are set.
 
-    Example: `groundswell search table.parquet --query sim-0-000000012 -k 12 -o sheet.png`
+    Examples: `groundswell search table.parquet --query sim-0-000000012 -k 12 -o sheet.png`
+
+    `groundswell search simulated.parquet --queries real.parquet -k 10 -o sheet.png`
     """
+    from groundswell.errors import UsageError
+
+    if archive and output is None:
+        raise UsageError("--archive is for the contact sheet", fix="add -o SHEET.png, or leave --archive out")
+    if (query is None) == (queries is None):
+        raise UsageError(
+            "search needs one kind of query", fix="add --query ID, --query IMAGE or --queries TABLE, and only one"
+        )
+    image_only: dict[str, object] = {"--model": model, "--crop": crop, "--quantity": quantity}
+    if queries is not None:
+        _refuse(image_only, "--queries takes a table of embeddings", "leave it out")
+        return _many(table, queries, count, exclude_group, output, archive)
+    assert query is not None
+    if not Path(query).is_file():
+        _refuse(image_only, f"there is no file {query!r}", "check the path of the image")
+    return _one(table, query, model, crop, quantity, count, exclude_group, output, archive)
+
+
+def _refuse(image_only: dict[str, object], why: str, fix: str) -> None:
+    from groundswell.errors import UsageError
+
+    for name, value in image_only.items():
+        if value is not None:
+            raise UsageError(f"{name} is for an image file, and {why}", fix=fix)
+
+
+def _one(
+    table: Path,
+    query: str,
+    model: Path | None,
+    crop: str | None,
+    quantity: str | None,
+    count: int,
+    exclude_group: bool,
+    output: Path | None,
+    archive: list[Path] | None,
+) -> Outcome:
     from rich.markup import escape
 
     from groundswell.encoder.images import open_image
     from groundswell.encoder.provenance import in_words
     from groundswell.encoder.table import EmbeddingTable
     from groundswell.errors import UsageError
+    from groundswell.report.neighbours import Labels, hit_lines, hit_rows, one_query_sheet
     from groundswell.search.query import search_image, search_row, thumbnails
 
-    if archive and output is None:
-        raise UsageError("--archive is for the contact sheet", fix="add -o SHEET.png, or leave --archive out")
     header = EmbeddingTable.read_header(table)
     image = None
     if not Path(query).is_file():
-        for name, value in (("--model", model), ("--crop", crop), ("--quantity", quantity)):
-            if value is not None:
-                raise UsageError(
-                    f"{name} is for an image file, and there is no file {query!r}", fix="check the path of the image"
-                )
         hits: Hits = search_row(table, query, count, exclude_group=exclude_group)
     else:
         if exclude_group:
@@ -83,22 +118,90 @@ def search(
         image = open_image(query, quantity=quantity, crop=_crop(crop))
         hits = search_image(table, load(model), image, count)
 
+    labels = Labels.of(hits.table)
+    rows = hit_rows(hits, labels)
     if output is not None:
-        from groundswell.report.sheets import contact_sheet
-
-        pictures = thumbnails(header, table, hits.frame, archive)
         if image is not None:
-            pictures = [image.pixels[0], *pictures]
-        elif hits.query is not None:
-            pictures = thumbnails(header, table, hits.query, archive) + pictures
-        titles = [f"query\n{Path(query).name if image is not None else query}", *_titles(hits)]
-        contact_sheet(pictures, titles, output, marked=[0], heading=f"{header.model}   {in_words(header.data)}")
-    rows = [
-        {"rank": i + 1, "score": float(s), **r} for i, (s, r) in enumerate(zip(hits.scores, _rows(hits), strict=True))
-    ]
+            asked = image.pixels[0], Path(query).name
+        else:
+            assert hits.query is not None
+            asked = thumbnails(header, table, hits.query, archive)[0], query
+        pictures = thumbnails(header, table, hits.frame, archive)
+        one_query_sheet(asked, pictures, rows, labels, output, f"{header.model}   {in_words(header.data)}")
     data = {"query": query, "table": str(table), "model": header.model, "sheet": output and str(output), "hits": rows}
-    text = "\n".join(f"{r['rank']:3d}  {r['score']:.4f}  " + "  ".join(_texts(r)) for r in rows)
-    return Outcome(data, escape(text + (f"\nContact sheet: {output}" if output else "")))
+    return Outcome(data, escape("\n".join([*hit_lines(rows, labels), *_written(output)])))
+
+
+def _many(
+    table: Path, queries: Path, count: int, exclude_group: bool, output: Path | None, archive: list[Path] | None
+) -> Outcome:
+    from rich.markup import escape
+
+    from groundswell.encoder.provenance import in_words
+    from groundswell.encoder.table import EmbeddingTable
+    from groundswell.report.neighbours import (
+        Labels,
+        class_counts,
+        hit_rows,
+        many_queries_sheet,
+        query_lines,
+        require_few,
+    )
+    from groundswell.search.query import search_table, thumbnails
+
+    header, asking = EmbeddingTable.read_header(table), EmbeddingTable.read_header(queries)
+    found = search_table(table, queries, count, exclude_group=exclude_group)
+    labels = Labels.of(found[0].table)
+    asked = EmbeddingTable.read_frame(queries)
+    asking_labels = Labels.of(asked)
+    asked_rows = asking_labels.rows(asked)
+    words = [asking_labels.words(row) for row in asked_rows]
+    rows = [hit_rows(hits, labels) for hits in found]
+    if output is not None:
+        require_few(len(found))
+        ours, theirs = _archives(archive, len(header.archives), len(asking.archives))
+        shown = thumbnails(asking, queries, asked, theirs)
+        titles = [f"{', '.join(w) or 'query'}\n{row['id']}" for w, row in zip(words, asked_rows, strict=True)]
+        pictures = [thumbnails(header, table, hits.frame, ours) for hits in found]
+        heading = (
+            f"{header.model}   framed: {in_words(asking.data)} Beside each, its nearest of: {in_words(header.data)}"
+        )
+        many_queries_sheet(list(zip(shown, titles, strict=True)), pictures, rows, labels, output, heading)
+    data: dict[str, Any] = {
+        "table": str(table),
+        "queries": str(queries),
+        "model": header.model,
+        "data": {"table": in_words(header.data), "queries": in_words(asking.data)},
+        "count": count,
+        "class_column": labels.main,
+        "classes": class_counts(found[0].table, labels),
+        "sheet": output and str(output),
+        "results": [{"query": row, "hits": hits} for row, hits in zip(asked_rows, rows, strict=True)],
+    }
+    lines = [
+        line
+        for row, described, hits in zip(asked_rows, words, rows, strict=True)
+        for line in query_lines(row, described, hits, labels)
+    ]
+    return Outcome(data, escape("\n".join([*lines, *_written(output)])))
+
+
+def _archives(given: list[Path] | None, ours: int, theirs: int) -> tuple[list[Path] | None, list[Path] | None]:
+    """The archives given, divided into those of the table and those of the queries; None where they have not moved."""
+    from groundswell.errors import UsageError
+
+    if not given:
+        return None, None
+    if len(given) != ours + theirs:
+        raise UsageError(
+            f"the two tables were made from {ours} and {theirs} archives, and {len(given)} are given",
+            fix="give --archive once for each: those of the table in its order, then those of --queries",
+        )
+    return given[:ours], given[ours:]
+
+
+def _written(output: Path | None) -> list[str]:
+    return [f"Contact sheet: {output}"] if output else []
 
 
 def _crop(text: str | None) -> Crop | None:
@@ -111,24 +214,3 @@ def _crop(text: str | None) -> Crop | None:
     except ValueError as error:
         raise UsageError(f"{text!r} is not a crop", fix="write --crop x,y,width,height in px") from error
     return x, y, width, height
-
-
-def _labels(frame: pd.DataFrame) -> list[str]:
-    names = [c for c in map(str, frame.columns) if c.startswith("label_") and not c.startswith("label_tag_")]
-    names = [c for c in names if frame[c].notna().any()]
-    return sorted(names, key=lambda c: frame[c].dtype.kind in "biuf")[:LABELS]
-
-
-def _rows(hits: Hits) -> list[dict[str, Any]]:
-    frame: pd.DataFrame = hits.frame[["id", *(c for c in SHOWN if c in hits.frame), *_labels(hits.frame)]]
-    return [{str(k): v for k, v in row.items() if v == v} for row in frame.astype(object).to_dict("records")]  # no NaN
-
-
-def _texts(row: dict[str, Any]) -> list[str]:
-    return [f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items() if k not in ("rank", "score")]
-
-
-def _titles(hits: Hits) -> list[str]:
-    label = next(iter(_labels(hits.frame)), None)
-    shown = [""] * len(hits.frame) if label is None else hits.frame[label].astype(str)
-    return [f"{s:.3f} {lab}\n{i}" for s, lab, i in zip(hits.scores, shown, hits.frame["id"], strict=True)]

@@ -29,7 +29,7 @@ def grey(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def contact_sheet(
-    images: Sequence[NDArray[np.floating[Any]]],
+    images: Sequence[NDArray[np.floating[Any]] | None],
     titles: Sequence[str],
     path: str | Path,
     *,
@@ -42,8 +42,8 @@ def contact_sheet(
 
     Parameters
     ----------
-    images : sequence of float [H, W]
-        Each is stretched by its own percentiles (`grey`) and scaled to fit its tile.
+    images : sequence of float [H, W] or None
+        Each is stretched by its own percentiles (`grey`) and scaled to fit its tile; None leaves its place empty.
     titles : sequence of str
         Below each image; lines are separated by newlines, and cut to the width.
     path : path
@@ -73,6 +73,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(page)
     draw.text((_GAP, _GAP), _cut(heading, width - 2 * _GAP, font), fill="black", font=font)
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+        if image is None:
+            continue
         x = _GAP + (i % across) * (tile + _GAP)
         y = top + (i // across) * (tile + lines * _LINE + 2 * _GAP)
         picture = Image.fromarray(grey(image))

@@ -1,4 +1,4 @@
-"""Search of an embedding table: by a row of it, by an image file, or by a crop of one."""
+"""Search of an embedding table: by a row of it, by every row of another, by an image file, or by a crop of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from groundswell.archive.reader import open_archive
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.geoparquet import Header, vector_blocks
-from groundswell.encoder.table import EmbeddingTable
+from groundswell.encoder.table import EmbeddingTable, require_same_encoder
 from groundswell.errors import DataError, TableError, UsageError, did_you_mean
 from groundswell.physics.imagette import Imagette
 from groundswell.search.index import exclusion_codes, top_k
@@ -31,11 +31,14 @@ class Hits:
         Their rows of the table.
     query : DataFrame or None
         The row that asked, where one did.
+    table : DataFrame, N rows
+        All of the table: which labels it has cannot be told from a few rows.
     """
 
     scores: NDArray[np.float32]
     frame: pd.DataFrame
     query: pd.DataFrame | None
+    table: pd.DataFrame
 
 
 def search_row(path: str | Path, row_id: str, k: int, *, exclude_group: bool = False) -> Hits:
@@ -59,6 +62,37 @@ def search_row(path: str | Path, row_id: str, k: int, *, exclude_group: bool = F
     vector = _row_vector(path, row)
     scores, rows = top_k(vector[None], vector_blocks(path), k, exclude=(codes[row : row + 1], codes))
     return _hits(scores[0], rows[0], frame, frame.iloc[[row]])
+
+
+def search_table(path: str | Path, queries: str | Path, k: int, *, exclude_group: bool = False) -> list[Hits]:
+    """The k nearest in a table to each row of another, in its order.
+
+    A row of the same id, which is the same image, is left out, and with ``exclude_group`` all rows of the query's
+    group.
+
+    Raises
+    ------
+    TableError
+        When another encoder or preprocessing made the other table, or it has no rows.
+    """
+    asking = EmbeddingTable.read(queries)
+    require_same_encoder(EmbeddingTable.read_header(path), asking.header)
+    if not len(asking):
+        raise TableError("the table of queries has no rows", where=queries, fix="embed the images to look for")
+    frame = EmbeddingTable.read_frame(path)
+    parts = [_excluded(part, exclude_group) for part in (asking.frame, frame)]
+    codes, _ = pd.factorize(pd.concat(parts, ignore_index=True))
+    exclude = (codes[: len(asking)].astype(np.int64), codes[len(asking) :].astype(np.int64))
+    scores, rows = top_k(asking.vectors, vector_blocks(path), k, exclude=exclude)
+    return [_hits(s, r, frame, asking.frame.iloc[[i]]) for i, (s, r) in enumerate(zip(scores, rows, strict=True))]
+
+
+def _excluded(frame: pd.DataFrame, by_group: bool) -> pd.Series:
+    """What a row must not share with a query: its id or, where it has one and that is asked for, its group."""
+    own = "id " + frame["id"].astype(str)
+    if not by_group or "group" not in frame:
+        return own
+    return own.where(frame["group"].isna(), "group " + frame["group"].astype(str))
 
 
 def search_image(path: str | Path, encoder: Encoder, image: Imagette, k: int) -> Hits:
@@ -149,4 +183,4 @@ def _hits(
     scores: NDArray[np.float32], rows: NDArray[np.int64], frame: pd.DataFrame, query: pd.DataFrame | None
 ) -> Hits:
     found = rows >= 0
-    return Hits(scores[found], frame.iloc[rows[found]].reset_index(drop=True), query)
+    return Hits(scores[found], frame.iloc[rows[found]].reset_index(drop=True), query, frame)
