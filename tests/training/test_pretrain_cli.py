@@ -88,7 +88,19 @@ def test_every_shipped_recipe_is_valid_says_what_it_is_and_reads_back(name: str)
 def test_list_names_recipes_and_encoders() -> None:
     code, out, _ = invoke("list", "recipes", "--json")
     assert code == 0
-    assert {"demo", "chip-small", "ocean-small", "quicklook-small"} <= set(json.loads(out)["recipes"])
+    recipes = json.loads(out)["recipes"]
+    assert {"demo", "chip-small", "ocean-small", "quicklook-small"} <= set(recipes)
+    for name, about in recipes.items():  # what is told is what the file says
+        values, _ = read_recipe(name)
+        ((unit, amount),) = values["length"].items()
+        assert about["length"] == f"{amount:g} {unit}"
+        assert about["method"] == values["method"]["name"]
+        assert about["description"] == values["description"]
+        assert f"views of {values['view_size']} px" in about["input"]
+        assert values["preprocessing"].get("quantity", "the archive's quantity") in about["input"]
+        assert about["backbone"].startswith(values["backbone"]["name"])
+    code, out, _ = invoke("list", "recipes")
+    assert "length: 4.5 minutes" in out
     code, out, _ = invoke("list", "encoders")
     assert code == 0
     assert "statistics" in out

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groundswell.cli.app import Outcome, verb
+
+if TYPE_CHECKING:
+    from groundswell.training.recipe import Recipe
 
 
 class Kind(StrEnum):
@@ -21,19 +24,44 @@ class Kind(StrEnum):
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> Outcome:
     """List the recipes or the encoders that come with the package.
 
-    Encoders are the names that `embed` takes besides a model directory, and the architectures a recipe may build.
+    Of a recipe: what it is for, its method, backbone, input and length. Encoders are the names that `embed` takes
+    besides a model directory, and the architectures a recipe may build.
 
     Example: `groundswell list recipes`
     """
-    rows = _recipes() if kind is Kind.RECIPES else _encoders()
-    width = max(len(name) for name in rows)
-    return Outcome({kind.value: rows}, "\n".join(f"{name:<{width}}  {about}" for name, about in rows.items()))
+    if kind is Kind.ENCODERS:
+        encoders = _encoders()
+        width = max(map(len, encoders))
+        return Outcome({kind.value: encoders}, "\n".join(f"{n:<{width}}  {about}" for n, about in encoders.items()))
+    recipes = _recipes()
+    width = max(map(len, recipes))
+    lines = [
+        f"{name:<{width}}  {about['description']}\n{'':<{width}}  "
+        + "; ".join(f"{key}: {about[key]}" for key in ("method", "backbone", "input", "length"))
+        for name, about in recipes.items()
+    ]
+    return Outcome({kind.value: recipes}, "\n".join(lines))
 
 
-def _recipes() -> dict[str, str]:
+def _recipes() -> dict[str, dict[str, str]]:
     from groundswell.config import read_recipe, recipe_names
+    from groundswell.training.recipe import resolve_recipe
 
-    return {name: str(read_recipe(name)[0].get("description", "")) for name in recipe_names()}
+    return {name: _about(resolve_recipe([(f"recipe {name}", read_recipe(name)[0])])[0]) for name in recipe_names()}
+
+
+def _about(recipe: Recipe) -> dict[str, str]:
+    backbone, preprocessing = recipe.backbone, recipe.preprocessing
+    quantity = "the archive's quantity" if preprocessing.quantity is None else str(preprocessing.quantity.value)
+    size = "" if preprocessing.size is None else f", its centre of {preprocessing.size} px"
+    unit, amount = next((name, value) for name, value in recipe.length.model_dump().items() if value is not None)
+    return {
+        "description": recipe.description,
+        "method": recipe.method.name,
+        "backbone": f"{backbone.name}, width {backbone.width}" if "resnet" in backbone.name else backbone.name,
+        "input": f"{quantity}{size}, views of {recipe.view_size} px",
+        "length": f"{amount:g} {unit}",
+    }
 
 
 def _encoders() -> dict[str, str]:
