@@ -29,7 +29,7 @@ def run_python(page: Path) -> dict[str, Any]:
 
 def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "demo"
-    arguments = ["demo", "-o", str(folder), "--count", "240", "--minutes", "0.2", "--seed", "3", "--json"]
+    arguments = ["demo", "-o", str(folder), "--count", "480", "--minutes", "0.2", "--seed", "3", "--json"]
     first = CliRunner().invoke(application, arguments)
     assert first.exit_code == 0, first.output
     said = json.loads(first.stdout)
@@ -40,20 +40,20 @@ def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "monitor" in json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     report = folder / "report.html"
     text = report.read_text(encoding="utf-8")
-    assert "All 240 images are simulated, none is real." in text
+    assert "All 480 images are simulated, none is real." in text
     for chapter in ("verdict", "data", "training", "map", "search", "made"):
         assert f'<section id="{chapter}">' in text
     assert (folder / "search" / "neighbours.png").stat().st_size > 0
-    # six tables of the same 240 images were probed; three seeds are one family
+    # six tables of the same 480 images were probed; three seeds are one family
     record = json.loads((folder / "results" / "phenomenon" / "results.json").read_text())
     assert record["families"] == {"random": ["random-0", "random-1", "random-2"]}
-    assert record["data"]["rows"] == 240
+    assert record["data"]["rows"] == 480
 
     # the Python of the documentation runs in the folder that it talks of
     progress.use(progress.SilentReporter())  # the verb left one that writes to the runner's closed stream
     monkeypatch.chdir(tmp_path)
     read_me = run_python(ROOT / "README.md")
-    assert read_me["vectors"].shape == (240, 256)
+    assert read_me["vectors"].shape == (480, 256)
     assert set(read_me["scores"].scores["metric"]) >= {"accuracy", "macro_f1"}
     monkeypatch.chdir(folder)
     by_hand = run_python(ROOT / "docs" / "archive.md")
@@ -130,6 +130,6 @@ def test_nothing_is_deleted_that_no_stage_made(tmp_path: Path) -> None:
 def test_too_few_images_are_refused_before_anything_starts(tmp_path: Path) -> None:
     result = CliRunner().invoke(application, ["demo", "-o", str(tmp_path / "d"), "--count", "10"])
     assert result.exit_code == ConfigError.exit_code
-    assert "240" in result.output
+    assert "480" in result.output
     assert not (tmp_path / "d").exists()
-    assert DemoSettings().count >= 240
+    assert DemoSettings().count >= 480

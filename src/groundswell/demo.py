@@ -43,6 +43,7 @@ from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import resolve_recipe
 
+SIZE, SPACING_M = 128, 100.0  # 12.8 km, as 256 px of 50 m are, at a quarter of the cost of every stage
 RANDOM_SEEDS = (0, 1, 2)
 SHARD_ROWS = 250  # small shards: a stopped simulation loses seconds, not minutes
 NEIGHBOURS = 7
@@ -57,7 +58,7 @@ Say = Callable[[str], None]
 class DemoSettings(Settings):
     """What a demo may be asked for."""
 
-    count: int = Field(default=2400, ge=240, description="images to simulate; their training part must fill a batch")
+    count: int = Field(default=4000, ge=480, description="images to simulate; their training part must fill a batch")
     minutes: float | None = Field(default=None, gt=0, description="of pretraining; None is what the recipe says")
     seed: int = Field(default=0, ge=0, description="of simulation, pretraining and probes")
 
@@ -191,13 +192,20 @@ def run_demo(folder: str | Path, settings: DemoSettings, say: Say = lambda _: No
 
 def simulate(stages: Stages, folder: Path, settings: DemoSettings) -> str:
     """``archive/``: simulated wave-mode imagettes with their truth."""
-    source = SimulatedSource(SimulatorSettings(count=settings.count, seed=settings.seed, quantity=Quantity.SIGMA0_DB))
+    source = SimulatedSource(
+        SimulatorSettings(
+            count=settings.count, seed=settings.seed, size=SIZE, spacing_m=SPACING_M, quantity=Quantity.SIGMA0_DB
+        )
+    )
     output = folder / "archive"
 
     def work(resume: bool) -> None:
         ingest(source, output, quantity=Quantity.SIGMA0_DB, shard_rows=SHARD_ROWS, batch=16)
 
-    command = f"groundswell simulate -o {output} --count {settings.count} --seed {settings.seed}"
+    command = (
+        f"groundswell simulate -o {output} --count {settings.count} --seed {settings.seed} "
+        f"--size {SIZE} --spacing {SPACING_M:g}"
+    )
     described = {**source.description, "shard_rows": SHARD_ROWS}
     return stages.run("simulate", described, [], [output], command, work)
 

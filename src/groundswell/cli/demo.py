@@ -14,7 +14,7 @@ from groundswell.cli.app import Outcome, verb
 @verb
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("demo"),
-    count: Annotated[int, typer.Option("--count", "-n", help="Images to simulate.")] = 2400,
+    count: Annotated[int, typer.Option("--count", "-n", help="Images to simulate.")] = 4000,
     minutes: Annotated[float | None, typer.Option(help="Minutes of pretraining; by default the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Of simulation, pretraining and probes.")] = 0,
 ) -> Outcome:
