@@ -133,3 +133,10 @@ def test_shipped_recipes_are_mappings(name: str) -> None:
     values, text = config.read_recipe(name)
     assert values
     assert config.parse_yaml(text, name) == values
+
+
+def test_a_folder_named_like_a_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()  # what `make demo` writes into
+    values, _ = config.read_recipe("demo")
+    assert values["name"] == "demo"

@@ -41,19 +41,18 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     ConfigError
         When there is no such recipe, or it is not a YAML mapping.
     """
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        if not path.is_file():
-            raise ConfigError("no such recipe file", where=path)
+    name, path, known = str(name_or_path), Path(name_or_path), recipe_names()
+    if name in known:  # a folder or file that happens to be called so does not hide it
+        text = (resources.files("groundswell") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
         text = path.read_text(encoding="utf-8")
+    elif path.suffix in {".yaml", ".yml"}:
+        raise ConfigError("no such recipe file", where=path)
     else:
-        known = recipe_names()
-        if str(name_or_path) not in known:
-            raise ConfigError(
-                f"no recipe is called {str(name_or_path)!r}",
-                fix=f"{did_you_mean(str(name_or_path), known)} (groundswell list recipes), or give a .yaml file",
-            )
-        text = (resources.files("groundswell") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        raise ConfigError(
+            f"no recipe is called {name!r}",
+            fix=f"{did_you_mean(name, known)} (groundswell list recipes), or give a .yaml file",
+        )
     return parse_yaml(text, where=str(name_or_path)), text
 
 
