@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ def test_a_hundred_kills_at_random_moments(tmp_path: Path) -> None:
                 try:
                     pretrain([open_archive(tmp_path / "archive")], recipe, run, resume=True)
                     code = 0
+                except BaseException:
+                    traceback.print_exc()  # the parent learns no more than an exit code
                 finally:
                     os._exit(code)
             # Up to a third of the whole run: several kills to a run, some before its first checkpoint.

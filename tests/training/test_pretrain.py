@@ -30,7 +30,7 @@ from groundswell.training import loop
 from groundswell.training.checkpoint import Checkpoints, read_checkpoint
 from groundswell.training.loop import RunReport, passes, pretrain
 from groundswell.training.recipe import Recipe
-from groundswell.training.run_directory import read_metrics
+from groundswell.training.run_directory import RunDirectory, read_metrics
 from groundswell.training.session import Session
 from groundswell.views.policies import ViewPolicy
 from training.tiny import make_archive, tiny_recipe
@@ -390,6 +390,15 @@ def test_the_folder_is_protected(archive: Archive, output: Path) -> None:
     with pytest.raises(UsageError, match="not a run"):
         pretrain([archive], recipe, foreign, overwrite=True)
     assert (foreign / "chapter1.tex").read_text() == "years of work"
+
+
+def test_a_run_killed_before_its_first_file_was_whole_can_be_resumed(tmp_path: Path) -> None:
+    """Found by the soak: such a run leaves an empty run.log and nothing else."""
+    (tmp_path / "run.log").touch()
+    RunDirectory(tmp_path).prepare(resume=True, overwrite=False)
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UsageError, match="not a run directory"):
+        RunDirectory(tmp_path).prepare(resume=True, overwrite=False)
 
 
 def test_resuming_with_other_settings_or_data_is_refused_by_name(

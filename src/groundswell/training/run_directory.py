@@ -72,7 +72,8 @@ class RunDirectory:
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other", fix="choose one")
         if self.path.exists() and any(self.path.iterdir()):
-            if not any(self.path.glob("resolved.yaml*")):  # the first file of a run, or its torn beginning
+            begun = [file.name for file in self.path.iterdir()] == ["run.log"]  # killed before its first whole file
+            if not begun and not any(self.path.glob("resolved.yaml*")):  # or its torn beginning
                 raise UsageError(
                     "the output folder is not empty and is not a run directory",
                     where=self.path,
