@@ -17,7 +17,7 @@ from torch import Tensor
 
 from groundswell import rng
 from groundswell.config import Settings
-from groundswell.views.crops import Range
+from groundswell.views.geometry import Range
 
 POOL = 1 << 22
 

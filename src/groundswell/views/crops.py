@@ -1,157 +1,88 @@
-"""Where a view is cut: crop, flips and rotation as one affine map, sampled once.
-
-Draws are made on the CPU in double precision from the keys alone: the same view whatever the batch or the device.
-"""
+"""Multi-crop: a few large views of each image and many small ones (Caron et al. 2020, arXiv 2006.09882)."""
 
 from __future__ import annotations
 
-import math
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from groundswell import rng
-from groundswell.config import Settings
+from groundswell.errors import UsageError
+from groundswell.views.policies import ViewPolicy
 
-Range = tuple[float, float]
 
-
-class Geometry(Settings):
-    """How a view is cut out of an imagette (rows azimuth, columns range).
+@dataclass(frozen=True)
+class MultiViews:
+    """The views of a batch of B images, view by view: all first views, then all second ones, and so on.
 
     Attributes
     ----------
-    scale : (low, high)
-        Area of the crop as a part of the image, uniform.
-    ratio : (low, high)
-        Width over height of the crop, log-uniform; a side that would exceed the image is cut to it.
-    flip_azimuth, flip_range : float
-        Probability of reversing the rows, the columns. Unphysical for directions (both), and for whatever depends
-        on incidence or on the radar's look, such as the sign of the Doppler (range).
-    quarter_turns : bool
-        Turn by 0, 90, 180 or 270 degrees. Unphysical for directions and for waves: it turns azimuth into range, so
-        velocity bunching and the azimuth cut-off end up on the wrong axis.
-    rotation : float
-        Probability of a free rotation. Unphysical for directions and for waves, like quarter turns.
-    rotation_deg : float
-        Free rotation is uniform in +- this many degrees.
+    globals : float [n_global * B, C, g, g]
+    locals : float [n_local * B, C, l, l]
     """
 
-    scale: Range = (0.4, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
-    flip_azimuth: float = Field(default=0.0, ge=0, le=1)
-    flip_range: float = Field(default=0.0, ge=0, le=1)
-    quarter_turns: bool = False
-    rotation: float = Field(default=0.0, ge=0, le=1)
-    rotation_deg: float = Field(default=180.0, ge=0, le=180)
-
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale must be (low, high) with 0 < low <= high <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError("ratio must be (low, high) with 0 < low <= high")
-        return self
+    globals: Tensor
+    locals: Tensor
 
 
-def affine_maps(geometry: Geometry, keys: Tensor, height: int, width: int) -> Tensor:
-    """The map of every view from output to input.
+class MultiCrop:
+    """Makes global and local views of every image: ``crops(images, keys)``.
 
     Parameters
     ----------
-    geometry : Geometry
-    keys : int64 [B]
-    height, width : int
-        Size of the images in px.
+    globals_ : ViewPolicy or sequence of ViewPolicy
+        Of the global views; of several policies, each global view takes the next in turn (DINO treats its two
+        differently).
+    locals_ : ViewPolicy or None
+        Of the local views, with a size and scales of its own; None where there are none.
+    n_global, n_local : int
+        Views of each image.
 
-    Returns
-    -------
-    float64 [B, 2, 3], on the CPU
-        ``(x, y) = map @ (u, v, 1)``: u, v in [-0.5, 0.5] run over the columns and rows of the view, x, y are px of
-        the image measured from its first edges (the centre of the first pixel is at 0.5).
+    Raises
+    ------
+    UsageError
+        When local views are asked for without a policy, or there is no global view.
     """
-    keys = keys.cpu()
 
-    def draw(name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return low + (high - low) * rng.uniform(keys, f"geometry/{name}")[:, 0].double()
+    def __init__(
+        self,
+        globals_: ViewPolicy | Sequence[ViewPolicy],
+        locals_: ViewPolicy | None,
+        n_global: int = 2,
+        n_local: int = 8,
+    ) -> None:
+        self.globals_ = (globals_,) if isinstance(globals_, ViewPolicy) else tuple(globals_)
+        self.locals_ = locals_
+        self.n_global = n_global
+        self.n_local = n_local if locals_ is not None else 0
+        if n_global < 1 or not self.globals_ or n_local < 0:
+            raise UsageError("multi-crop needs at least one global view", where=f"{n_global} global, {n_local} local")
+        if len({policy.size for policy in self.globals_}) > 1:
+            raise UsageError("the global views must have one size", where=", ".join(str(p.size) for p in self.globals_))
 
-    area = draw("area", *geometry.scale) * (height * width)
-    ratio = torch.exp(draw("ratio", *(math.log(r) for r in geometry.ratio)))
-    crop_width = torch.sqrt(area * ratio).clamp(max=width)
-    crop_height = torch.sqrt(area / ratio).clamp(max=height)
-    x = draw("x") * (width - crop_width) + crop_width / 2
-    y = draw("y") * (height - crop_height) + crop_height / 2
-    along_u = torch.where(draw("flip range") < geometry.flip_range, -crop_width, crop_width)
-    along_v = torch.where(draw("flip azimuth") < geometry.flip_azimuth, -crop_height, crop_height)
-    turned = draw("turned") < geometry.rotation
-    angle = torch.where(turned, draw("angle", -geometry.rotation_deg, geometry.rotation_deg), 0.0)
-    if geometry.quarter_turns:
-        angle = angle + 90.0 * rng.integers(keys, "geometry/quarter turns", 4)[:, 0]
-    angle = torch.deg2rad(angle)
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [cos * along_u, -sin * along_v, x, sin * along_u, cos * along_v, y]
-    return torch.stack(rows, dim=1).view(-1, 2, 3)
+    @torch.no_grad()
+    def __call__(self, images: Tensor, keys: Tensor) -> MultiViews:
+        """All views of a batch.
 
+        Parameters
+        ----------
+        images : float [B, C, H, W]
+            Normalised pixels, without NaN.
+        keys : int64 [B]
+            One key an image; every view is a function of it (mixup apart).
 
-def resample(images: Tensor, maps: Tensor, size: int) -> Tensor:
-    """Sample every image through its affine map, bilinearly, without aliasing.
-
-    A view coarser than the image is a blend of the image averaged over 2^k and over 2^(k+1) px a side, the two levels
-    about its own spacing in octaves (Williams 1983, "Pyramidal parametrics", trilinear): speckle is averaged as looks
-    are, continuously in the size of the crop, rather than decimated. Outside the image, it is mirrored at its edges.
-
-    Parameters
-    ----------
-    images : float [B, C, H, W]
-    maps : float64 [B, 2, 3]
-        As `affine_maps` returns.
-    size : int
-        Height and width of the views in px.
-
-    Returns
-    -------
-    float [B, C, size, size]
-    """
-    spacing = torch.linalg.det(maps[:, :, :2]).abs().sqrt() / size
-    deepest = int(math.log2(min(images.shape[2:])))
-    level = torch.log2(spacing).clamp(0, deepest)
-    steps = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size - 0.5
-    views = images.new_zeros(len(images), images.shape[1], size, size)
-    where = torch.arange(len(images))  # rows of the batch that are still at hand
-    for depth in range(math.ceil(level.max()) + 1 if len(images) else 0):
-        if depth:
-            deeper = (level > depth - 1).nonzero()[:, 0]
-            images = _halve(_rows(images, deeper))
-            maps, level, where = maps[deeper], level[deeper], where[deeper]
-        weight = 1 - (level - depth).abs()
-        here = (weight > 0).nonzero()[:, 0]
-        if len(here):
-            sampled = _sample(_rows(images, here), maps[here], 2**depth, steps)
-            sampled *= weight[here, None, None, None].to(images.device, images.dtype)
-            views.index_add_(0, where[here].to(views.device), sampled)
-    return views
-
-
-def _rows(images: Tensor, rows: Tensor) -> Tensor:
-    return images if len(rows) == len(images) else images[rows.to(images.device)]
-
-
-def _sample(images: Tensor, maps: Tensor, spacing: int, steps: Tensor) -> Tensor:
-    """Bilinear samples ``[B, C, S, S]`` of images whose px are ``spacing`` px of the original, at steps ``[S]``."""
-    extent = maps.new_tensor([images.shape[3], images.shape[2]])[:, None] * spacing
-    m = 2 * maps / extent
-    m[:, :, 2] -= 1  # to the coordinates of grid_sample: -1 and 1 are the outer edges
-    m = m.to(images.device, images.dtype)[:, :, :, None, None]
-    grid = m[:, :, 0] * steps + (m[:, :, 1] * steps[:, None] + m[:, :, 2])
-    return F.grid_sample(images, grid.permute(0, 2, 3, 1), "bilinear", "reflection", align_corners=False)
-
-
-def _halve(images: Tensor) -> Tensor:
-    """Means of 2x2 px; an odd last row or column is repeated."""
-    odd_rows, odd_columns = images.shape[2] % 2, images.shape[3] % 2
-    if odd_rows or odd_columns:
-        images = F.pad(images, (0, odd_columns, 0, odd_rows), mode="replicate")
-    return F.avg_pool2d(images, 2)
+        Returns
+        -------
+        MultiViews
+        """
+        whole = [
+            self.globals_[i % len(self.globals_)](images, rng.keys(0, keys, "global view", i))
+            for i in range(self.n_global)
+        ]
+        if self.locals_ is None or self.n_local == 0:
+            size = self.globals_[0].size
+            return MultiViews(torch.cat(whole), images.new_empty(0, images.shape[1], size, size))
+        parts = [self.locals_(images, rng.keys(0, keys, "local view", i)) for i in range(self.n_local)]
+        return MultiViews(torch.cat(whole), torch.cat(parts))

@@ -14,7 +14,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from groundswell.views.augment import Operation, PixelScale, log_draw, to_pixels
-from groundswell.views.crops import Range
+from groundswell.views.geometry import Range
 
 
 def depthwise(images: Tensor, kernels: Tensor, mode: str) -> Tensor:

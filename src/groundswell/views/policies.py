@@ -12,8 +12,8 @@ from torch import Tensor
 from groundswell.config import Settings
 from groundswell.errors import UsageError
 from groundswell.views.augment import Contrast, Erasing, Gain, Inversion, Mixup, Noise, Operation, PixelScale, Speckle
-from groundswell.views.crops import Geometry, affine_maps, resample
 from groundswell.views.filters import Blur, Notch, Sharpness
+from groundswell.views.geometry import Geometry, affine_maps, resample
 
 ORDER = ("gain", "contrast", "inversion", "blur", "sharpness", "notch", "speckle", "noise", "erasing")
 
