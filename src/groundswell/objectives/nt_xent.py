@@ -6,12 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundswell import distributed
+
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     r"""Normalised temperature-scaled cross-entropy of two views (Chen et al. 2020, arXiv 2002.05709, eq. 1).
 
     With z = h / |h| over all 2N rows and s_ij = z_i . z_j / t, the mean over the 2N rows i, whose other view is p(i),
     of  -s_ip(i) + log sum_{j != i} exp s_ij.  (The authors' code adds the means of the two views: twice this.)
+
+    Over several processes the negatives come from all of them: each takes the mean over its own rows, and the mean of
+    these over the processes is the loss of the one large batch, with its gradient.
 
     Parameters
     ----------
@@ -21,12 +26,14 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
     Returns
     -------
-    float scalar, at least float32; ln(2N - 1) where all rows are equal.
+    float scalar, at least float32; ln(2N - 1) where all rows are equal (N of all processes).
     """
     with torch.autocast(first.device.type, enabled=False):  # similarities and softmax stay in full precision
         rows = torch.cat([first, second])
         rows = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
-        similarity = rows @ rows.T / temperature
-        similarity.fill_diagonal_(-torch.inf)  # in fp32: no finite stand-in that a half could overflow
-        other = torch.arange(len(rows), device=rows.device).roll(len(first))
-        return F.cross_entropy(similarity, other)
+        similarity = rows @ distributed.gather(rows).T / temperature
+        own = torch.arange(len(rows), device=rows.device)
+        mine = distributed.rank() * len(rows)
+        # In fp32: no finite stand-in that a half could overflow.
+        similarity[own, mine + own] = -torch.inf
+        return F.cross_entropy(similarity, mine + own.roll(len(first)))
