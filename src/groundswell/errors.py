@@ -75,6 +75,10 @@ class QuantityError(DataError):
     """Pixels of one quantity where another is needed, or a conversion that physics does not allow."""
 
 
+class ProductError(DataError):
+    """A satellite product, or one item of it, is missing, incomplete, damaged or hostile."""
+
+
 class ArchiveError(DataError):
     """An archive is missing, damaged, of another version, or does not match what was asked of it."""
 
