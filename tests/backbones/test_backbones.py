@@ -18,6 +18,7 @@ COUNTS = [
     ({"name": "resnet50"}, 1, 23_501_760),
     ({"name": "resnet50"}, 3, 23_508_032),
     ({"name": "resnet50"}, 12, 23_536_256),
+    ({"name": "resnet152"}, 3, 58_143_808),
     ({"name": "vit-ti/16", "image_size": 224}, 3, 5_524_416),
     ({"name": "vit-s/16", "image_size": 224}, 1, 21_469_056),
     ({"name": "vit-s/16", "image_size": 224}, 3, 21_665_664),
@@ -39,6 +40,7 @@ COUNTS = [
     ({"name": "vit-b/8"}, 1, 85_893_888),
     ({"name": "vit-b/8"}, 3, 85_992_192),
     ({"name": "vit-b/8"}, 12, 86_434_560),
+    ({"name": "vit-l/16", "image_size": 224}, 3, 303_301_632),
 ]
 
 
@@ -48,6 +50,13 @@ def test_parameter_counts_are_the_published_ones(values, channels, count, monkey
         monkeypatch.setattr(f"groundswell.backbones.{family}.initialise", lambda self, generator: None)
     with torch.device("meta"):
         backbone = build_backbone(BackboneSettings(**values), channels, seed=0)
+    assert sum(p.numel() for p in backbone.parameters()) == count
+
+
+@pytest.mark.parametrize(("registers", "count"), [(0, 21_501_696), (4, 21_503_232)])
+def test_parameter_counts_with_layer_scale_and_mask_token_are_the_published_ones(registers, count):
+    backbone = build_backbone(BackboneSettings(name="vit-s/16", registers=registers), 1, seed=0)
+    backbone.prepare(layer_scale=1e-5, mask_token=True)
     assert sum(p.numel() for p in backbone.parameters()) == count
 
 
@@ -168,4 +177,4 @@ def test_bad_settings_are_named(values, message):
 def test_names_build():
     for name in backbone_names():
         BackboneSettings(name=name)
-    assert len(backbone_names()) == 8
+    assert len(backbone_names()) == 10

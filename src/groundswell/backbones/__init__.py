@@ -22,12 +22,25 @@ __all__ = [
     "build_backbone",
 ]
 
-Name = Literal["resnet18", "resnet50", "vit-ti/8", "vit-ti/16", "vit-s/8", "vit-s/16", "vit-b/8", "vit-b/16"]
+Name = Literal[
+    "resnet18",
+    "resnet50",
+    "resnet152",
+    "vit-ti/8",
+    "vit-ti/16",
+    "vit-s/8",
+    "vit-s/16",
+    "vit-b/8",
+    "vit-b/16",
+    "vit-l/16",
+]
 
-VIT_SIZES = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12)}  # dim, depth, heads (DeiT, DINO)
+# dim, depth, heads: DeiT (arXiv 2012.12877) for ti and s, ViT (arXiv 2010.11929) for b and l
+VIT_SIZES = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
 RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 
 
@@ -42,7 +55,7 @@ class BackboneSettings(Settings):
     Attributes
     ----------
     name : str
-        ``resnet18``, ``resnet50``, or ``vit-{ti,s,b}/{8,16}`` (size / patch in px).
+        ``resnet18``, ``resnet50``, ``resnet152``, ``vit-{ti,s,b}/{8,16}`` (size / patch in px) or ``vit-l/16``.
     width : int
         ResNet: channels of the first stage (64 is the paper's).
     stem : "imagenet" or "small"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -46,6 +47,10 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Features of normalised images, float ``[N, C, H, W]``."""
         raise NotImplementedError
+
+    def plain(self) -> Self:
+        """A copy without what only training needs, computing the same features."""
+        return copy.deepcopy(self)
 
     def check(self, images: Tensor) -> None:
         """Raise `ModelError` where the images do not have the four axes and the channels of this backbone."""

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 (He et al. 2016, arXiv 1512.03385), with any base width and number of channels.
+"""ResNet-18, -50 and -152 (He et al. 2016, arXiv 1512.03385), with any base width and number of channels.
 
 The stride of a bottleneck sits on its 3x3 convolution, as in torchvision and transformers, and parameters carry the
 names of torchvision (``conv1``, ``layer1.0.bn2``, ``layer2.0.downsample.0``), so that published weights fit.

@@ -2,10 +2,14 @@
 
 Parameters carry the names of DINO and DINOv2 (``cls_token``, ``patch_embed.proj``, ``blocks.0.attn.qkv``), layer
 norms use 1e-6, and registers (Darcet et al. 2024, arXiv 2309.16588) enter after the position table, with none of
-their own.
+their own. What only training needs (drop path, layer scale, a mask token) is added by `VisionTransformer.prepare` and
+taken off again by `VisionTransformer.plain`.
 """
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,19 +50,68 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block, ``[N, T, D]`` to ``[N, T, D]``."""
+    """Pre-norm transformer block, ``[N, T, D]`` to ``[N, T, D]``.
+
+    Attributes
+    ----------
+    layer_scale1, layer_scale2 : float [D] or None
+        A factor on each channel of either branch (CaiT, Touvron et al. 2021, arXiv 2103.17239).
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
+        self.layer_scale1: nn.Parameter | None = None
+        self.layer_scale2: nn.Parameter | None = None
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+    def forward(self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None) -> Tensor:
+        """The block, with its branches dropped at ``rate`` by ``draws [N, 2]`` (see `add_branch`)."""
+        first, second = (None, None) if draws is None else draws.unbind(1)
+        return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        y: Tensor = self.attn(self.norm1(x))
+        return y if self.layer_scale1 is None else y * self.layer_scale1
+
+    def _mix(self, x: Tensor) -> Tensor:
+        y: Tensor = self.mlp(self.norm2(x))
+        return y if self.layer_scale2 is None else y * self.layer_scale2
+
+    def fold(self) -> None:
+        """Take the layer scales into the linear maps before them: the block computes the same without."""
+        with torch.no_grad():
+            for scale, linear in ((self.layer_scale1, self.attn.proj), (self.layer_scale2, self.mlp.fc2)):
+                if scale is not None:
+                    linear.weight.mul_(scale[:, None])
+                    linear.bias.mul_(scale)
+        self.layer_scale1 = self.layer_scale2 = None
+
+
+def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float, draw: Tensor | None) -> Tensor:
+    """``x + branch(x)`` with drop path (stochastic depth, Huang et al. 2016, arXiv 1603.09382).
+
+    What is kept is scaled up, so that the expectation stays. Up to a rate of 0.1 each sample is dropped by itself, as
+    in DINO; above, the branch runs on a fixed part of the batch alone, which saves the work, as in DINOv2
+    (facebookresearch/dinov2 b8931f7, layers/block.py:96): the samples with the smallest draws, at least one.
+
+    Parameters
+    ----------
+    x : float [N, T, D]
+    branch : callable
+    rate : float
+        Part of the samples that go without the branch.
+    draw : float [N], uniform in [0, 1), or None
+        None drops nothing.
+    """
+    if draw is None or rate == 0:
+        return x + branch(x)
+    if rate > 0.1:
+        kept = draw.argsort()[: max(1, int(len(x) * (1 - rate)))]
+        return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=len(x) / len(kept))
+    return x + branch(x) * ((draw >= rate) / (1 - rate)).to(x.dtype)[:, None, None]
 
 
 class PatchEmbedding(nn.Module):
@@ -83,6 +136,15 @@ class VisionTransformer(Backbone):
         Height and width in px of the images that the position table is made for; other sizes interpolate it.
     registers : int
         Extra tokens that take no part in the output.
+
+    Attributes
+    ----------
+    prefix : int
+        Tokens before those of the patches: the class token and the registers.
+    drop_rates : sequence of float
+        Of each block; they count only where `forward` is given draws.
+    mask_token : float [1, 1, D] or None
+        Stands for the patches that `forward` is told to mask.
     """
 
     def __init__(
@@ -104,6 +166,9 @@ class VisionTransformer(Backbone):
             )
         self.patch = patch
         self.grid = image_size // patch
+        self.prefix = 1 + registers
+        self.drop_rates: Sequence[float] = [0.0] * depth
+        self.mask_token: nn.Parameter | None = None
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
@@ -126,6 +191,39 @@ class VisionTransformer(Backbone):
             if token is not None:
                 nn.init.trunc_normal_(token, std=0.02, generator=generator)
 
+    def prepare(
+        self, *, drop_rates: Sequence[float] | None = None, layer_scale: float | None = None, mask_token: bool = False
+    ) -> None:
+        """Add what training needs.
+
+        Parameters
+        ----------
+        drop_rates : sequence of float, optional
+            Of the branches of each block.
+        layer_scale : float, optional
+            Where layer scale starts; None goes without.
+        mask_token : bool
+            Add one, starting at zero (facebookresearch/dinov2 b8931f7, vision_transformer.py).
+        """
+        if drop_rates is not None:
+            self.drop_rates = list(drop_rates)
+        if layer_scale is not None:
+            for block in self.blocks:
+                block.layer_scale1 = nn.Parameter(torch.full((self.dim,), layer_scale))
+                block.layer_scale2 = nn.Parameter(torch.full((self.dim,), layer_scale))
+        if mask_token:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, self.dim))
+
+    def plain(self) -> VisionTransformer:
+        """A copy that computes the same features without what `prepare` has added."""
+        bare = copy.deepcopy(self)
+        bare.prepare(drop_rates=[0.0] * len(self.blocks))
+        bare.mask_token = None
+        for block in bare.blocks:
+            assert isinstance(block, Block)
+            block.fold()
+        return bare
+
     def positions(self, height: int, width: int) -> Tensor:
         """The position table ``[1, 1 + height * width, D]`` for a grid of patches.
 
@@ -141,13 +239,20 @@ class VisionTransformer(Backbone):
         rows = table.to(self.pos_embed.dtype).flatten(2).transpose(1, 2)
         return torch.cat([self.pos_embed[:, :1], rows], dim=1)
 
-    def forward(self, images: Tensor) -> Features:
-        """Features of normalised images, float ``[N, C, H, W]``; H and W are multiples of the patch.
+    def embed(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The tokens that enter the first block, ``[N, prefix + h w, D]``: class token, registers, patches row by row.
+
+        Parameters
+        ----------
+        images : float [N, C, H, W]
+            H and W are multiples of the patch.
+        mask : bool [N, h w], optional
+            Patches to put the mask token for, before the positions are added.
 
         Raises
         ------
         ModelError
-            For another number of channels, or a size that patches do not tile.
+            For another number of channels, a size that patches do not tile, or a mask where there is no mask token.
         """
         self.check(images)
         if images.shape[2] % self.patch or images.shape[3] % self.patch:
@@ -159,11 +264,41 @@ class VisionTransformer(Backbone):
             )
         x = self.patch_embed(images)
         h, w = x.shape[2:]
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
+        x = x.flatten(2).transpose(1, 2)
+        if mask is not None:
+            if self.mask_token is None:
+                raise ModelError("the backbone has no mask token", fix="prepare(mask_token=True)")
+            x = torch.where(mask[:, :, None], self.mask_token.to(x.dtype), x)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         x = x + self.positions(h, w)
         if self.register_tokens is not None:
             x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
-        return Features(x[:, 0], x[:, -h * w :].transpose(1, 2).reshape(len(x), self.dim, h, w))
+        return x
+
+    def transform(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
+        """All blocks and the final norm, ``[N, T, D]`` to ``[N, T, D]``; ``draws [N, 2 depth]`` are for drop path."""
+        for i, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
+            x = block(x, rate, None if draws is None else draws[:, 2 * i : 2 * i + 2])
+        y: Tensor = self.norm(x)
+        return y
+
+    def forward(self, images: Tensor, mask: Tensor | None = None, draws: Tensor | None = None) -> Features:
+        """Features of normalised images.
+
+        Parameters
+        ----------
+        images : float [N, C, H, W]
+            H and W are multiples of the patch.
+        mask : bool [N, h w], optional
+            Patches that the network does not see.
+        draws : float [N, 2 depth], uniform in [0, 1), optional
+            Which branches are dropped; without them none is.
+
+        Raises
+        ------
+        ModelError
+            As `embed`.
+        """
+        x = self.transform(self.embed(images, mask), draws)
+        h, w = images.shape[2] // self.patch, images.shape[3] // self.patch
+        return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.dim, h, w))

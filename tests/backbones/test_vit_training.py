@@ -1,0 +1,128 @@
+"""What a vision transformer has for training alone: drop path, layer scale, the mask token, crops of other sizes."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from groundswell.backbones import VisionTransformer
+from groundswell.backbones.vit import add_branch
+from groundswell.errors import ModelError
+
+
+def network(**changes: object) -> VisionTransformer:
+    vit = VisionTransformer(16, 3, 2, 8, 1, image_size=32, **changes)  # type: ignore[arg-type]
+    vit.initialise(torch.Generator().manual_seed(0))
+    return vit
+
+
+def images(count: int = 2, size: int = 32) -> Tensor:
+    return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def triple(x: Tensor) -> Tensor:
+    return 3 * x
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3, 0.5])
+def test_drop_path_keeps_the_expectation_and_drops_at_its_rate(rate: float) -> None:
+    n = 20000
+    x = torch.ones(n, 1, 1)
+    draw = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    y = add_branch(x, triple, rate, draw)[:, 0, 0]
+    kept = y > 1
+    assert torch.equal(y[~kept], torch.ones(int((~kept).sum())))
+    torch.testing.assert_close(y[kept], torch.full((int(kept.sum()),), 1 + 3 / (1 - rate)), rtol=1e-4, atol=0)
+    # A share of 20,000 draws: standard error sqrt(r (1 - r) / n) < 0.0036. Above 0.1 the number is fixed.
+    assert float((~kept).float().mean()) == pytest.approx(rate, abs=1e-4 if rate > 0.1 else 5 * 0.0022)
+    assert float(y.mean()) == pytest.approx(4.0, abs=1e-3 if rate > 0.1 else 3 * 5 * 0.0025)
+
+
+def test_drop_path_above_a_tenth_runs_the_branch_on_the_kept_alone_and_never_on_none() -> None:
+    seen: list[int] = []
+
+    def branch(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x
+
+    draw = torch.tensor([0.9, 0.1, 0.5, 0.2])
+    y = add_branch(torch.ones(4, 1, 1), branch, 0.5, draw)[:, 0, 0]
+    assert seen == [2]
+    assert y.tolist() == [1.0, 3.0, 1.0, 3.0]  # the smallest draws, scaled by 4 / 2
+    assert add_branch(torch.ones(1, 1, 1), branch, 0.9, draw[:1]).item() == 2.0  # one sample is never dropped
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4])
+def test_drop_path_is_a_function_of_its_draws_and_off_without_them(rate: float) -> None:
+    vit, x = network(), images(6)
+    expected = vit(x).pooled
+    vit.prepare(drop_rates=[rate] * 3)
+    assert torch.equal(vit(x).pooled, expected)
+    draws = torch.rand(6, 6, generator=torch.Generator().manual_seed(2))
+    dropped = vit(x, draws=draws).pooled
+    assert torch.equal(dropped, vit(x, draws=draws).pooled)
+    assert not torch.allclose(dropped, expected)
+    if rate <= 0.1:  # by itself: a sample does not feel the others of its batch
+        torch.testing.assert_close(vit(x[:2], draws=draws[:2]).pooled, dropped[:2])
+
+
+def test_the_plain_copy_computes_the_same_without_layer_scale_and_mask_token() -> None:
+    vit, x = network(registers=2), images()
+    names = set(vit.state_dict())
+    vit.prepare(drop_rates=[0.3] * 3, layer_scale=0.5, mask_token=True)
+    with torch.no_grad():
+        for i, block in enumerate(vit.blocks):
+            block.layer_scale1 += torch.linspace(-0.3, 0.4, 16) * (i + 1)
+    bare = vit.plain()
+    assert set(bare.state_dict()) == names
+    torch.testing.assert_close(bare(x).spatial, vit(x).spatial, rtol=1e-5, atol=1e-6)
+    assert vit.mask_token is not None  # the original keeps what it has
+    assert bare.blocks[0].attn.proj.weight is not vit.blocks[0].attn.proj.weight
+
+
+def test_a_fresh_layer_scale_makes_the_blocks_nearly_the_identity() -> None:
+    vit, x = network(), images()
+    vit.prepare(layer_scale=1e-5)
+    torch.testing.assert_close(vit.transform(vit.embed(x)), vit.norm(vit.embed(x)), rtol=0, atol=1e-3)
+
+
+def test_masked_patches_are_not_seen_at_all() -> None:
+    vit = network()
+    vit.prepare(mask_token=True)
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, 5] = True  # row 1, column 1
+    mask[1, [0, 15]] = True
+    x = images()
+    changed = x.clone()
+    changed[0, :, 8:16, 8:16] += 5
+    changed[1, :, :8, :8] -= 5
+    changed[1, :, 24:, 24:] *= 2
+    torch.testing.assert_close(vit(changed, mask).spatial, vit(x, mask).spatial, rtol=0, atol=0)
+    assert not torch.allclose(vit(changed).spatial, vit(x).spatial)
+    tokens = vit.embed(x, mask)
+    torch.testing.assert_close(tokens[0, 1 + 5], vit.positions(4, 4)[0, 1 + 5])  # token zero: its position is left
+
+
+def test_without_a_masked_patch_the_mask_token_still_has_a_gradient() -> None:
+    # Several processes wait for the gradient of every parameter.
+    vit = network()
+    vit.prepare(mask_token=True)
+    vit(images(), torch.zeros(2, 16, dtype=torch.bool)).pooled.sum().backward()
+    assert vit.mask_token is not None
+    assert torch.equal(vit.mask_token.grad, torch.zeros(1, 1, 16))
+
+
+def test_a_mask_without_a_token_is_refused() -> None:
+    with pytest.raises(ModelError, match="no mask token"):
+        network()(images(), torch.zeros(2, 16, dtype=torch.bool))
+
+
+def test_positions_of_smaller_crops_are_those_of_the_table_between_its_places() -> None:
+    # A table that is linear along the rows: interpolated to half as many places it must be linear still, between the
+    # same ends as the centres of the larger cells (bicubic is exact on lines away from the border).
+    vit = VisionTransformer(4, 1, 1, 8, 1, image_size=128)
+    line = torch.arange(16.0)
+    with torch.no_grad():
+        vit.pos_embed[0, 1:] = line.repeat_interleave(16)[:, None].expand(-1, 4)
+    table = vit.positions(8, 8)[0, 1:, 0].view(8, 8)
+    torch.testing.assert_close(table[1:-1, 3], 2 * torch.arange(1.0, 7.0) + 0.5, rtol=0, atol=1e-5)
+    assert vit(images(size=64)).spatial.shape == (2, 4, 8, 8)
