@@ -19,7 +19,7 @@ from groundswell import rng
 from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.objectives.nt_xent import nt_xent
 from groundswell.views import ViewPolicy, ViewSettings
-from groundswell.views.augment import PixelScale
+from groundswell.views.operation import PixelScale
 from groundswell.views.policies import ORDER, POLICIES
 
 

@@ -3,32 +3,30 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
-from scipy import ndimage, special, stats
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from scipy import interpolate, ndimage, special, stats
 
 from groundswell import rng
-from groundswell.views.augment import (
-    Contrast,
-    Erasing,
-    Gain,
-    Inversion,
-    Mixup,
-    Noise,
-    PixelScale,
-    Speckle,
-    normal_field,
-)
+from groundswell.views.elastic import Elastic
 from groundswell.views.filters import Blur, Notch, Sharpness
+from groundswell.views.injection import Erasing, Mixup, Noise, Speckle, normal_field
+from groundswell.views.operation import PixelScale
+from groundswell.views.tones import Brightness, Contrast, Gain, GammaCurve, Inversion, Solarise
 
 DB = PixelScale("db", 7.5)
+QUICKLOOK = PixelScale("amplitude", zero=-1.0, gamma=2.0)
 N, C, H, W = 6, 2, 33, 40
 KEYS = rng.keys(11, range(N))
 IMAGES = rng.normal(rng.keys(5, range(N)), "image", C * H * W).view(N, C, H, W)
 
 ALL = [
+    Elastic(p=0.5),
     Gain(p=0.5),
+    Brightness(p=0.5),
     Contrast(p=0.5),
+    GammaCurve(p=0.5),
     Inversion(p=0.5),
+    Solarise(p=0.5),
     Blur(p=0.5),
     Sharpness(p=0.5),
     Notch(p=0.5),
@@ -63,6 +61,44 @@ def test_gain_shifts_db_and_multiplies_amplitude():
     torch.testing.assert_close(measured, drawn[:, None, None, None].expand_as(db), atol=1e-4, rtol=0)
     root = gain(amplitude.sqrt(), KEYS, PixelScale("amplitude", gamma=0.5)).square()  # the same gain on the amplitude
     torch.testing.assert_close(20 * torch.log10(root / amplitude), measured, atol=1e-4, rtol=0)
+
+
+def bytes_and_pixels():
+    """Eight-bit images [N, H, W], and the same as encoders of quick-looks see them, [N, 1, H, W]."""
+    grey = (IMAGES[:, 0] * 50 + 120).clamp(0, 255).to(torch.uint8)
+    return grey.numpy(), (grey[:, None].float() - 127.5) / 127.5
+
+
+def test_brightness_is_that_of_pil():
+    grey, pixels = bytes_and_pixels()
+    bright = Brightness(p=1.0, factor=(0.3, 1.8))
+    ours = bright(pixels, KEYS, QUICKLOOK)[:, 0].numpy() * 127.5 + 127.5
+    for i, factor in enumerate(bright.draw(KEYS, "factor", 0.3, 1.8).tolist()):
+        pil = np.asarray(ImageEnhance.Brightness(Image.fromarray(grey[i])).enhance(factor), dtype=float)
+        assert np.abs(ours[i].clip(0, 255) - pil).max() < 1 + 1e-3  # PIL keeps whole levels, and those within bytes
+
+
+def test_solarise_is_that_of_pil():
+    grey, pixels = bytes_and_pixels()
+    ours = Solarise(p=1.0)(pixels, KEYS, QUICKLOOK)[:, 0].numpy() * 127.5 + 127.5
+    for i in range(N):
+        np.testing.assert_allclose(ours[i], np.asarray(ImageOps.solarize(Image.fromarray(grey[i]), 128)), atol=1e-4)
+
+
+def test_gamma_is_a_power_between_black_and_white():
+    grey, pixels = bytes_and_pixels()
+    curve = GammaCurve(p=1.0, power=(0.5, 2.0))
+    ours = curve(pixels, KEYS, QUICKLOOK)[:, 0].numpy()
+    for i, power in enumerate(np.exp(curve.draw(KEYS, "power", np.log(0.5), np.log(2.0)).numpy())):
+        np.testing.assert_allclose(ours[i] * 127.5 + 127.5, 255 * (grey[i] / 255.0) ** power, atol=1e-3)
+    ends = torch.tensor([-1.5, -1.0, 1.0]).expand(N, 1, 1, 3)
+    expected = torch.tensor([-1.0, -1.0, 1.0]).expand(N, 1, 1, 3)  # below black is black; both ends stay
+    torch.testing.assert_close(curve(ends, KEYS, QUICKLOOK), expected)
+    # The power law of decibels: in dB a power of the signal is a factor.
+    signal = IMAGES.abs() + 0.5
+    curved = curve(signal, KEYS, PixelScale("amplitude"))
+    factor = torch.log(curved) / torch.log(signal)
+    torch.testing.assert_close(factor, factor[:, :1, :1, :1].expand_as(factor), atol=1e-3, rtol=1e-3)
 
 
 def test_contrast_keeps_the_mean_and_scales_the_deviation():
@@ -115,6 +151,18 @@ def test_notch_is_its_transfer_function():
             keep = 1 - np.exp(-0.5 * (np.log2(frequency * length) / 0.3) ** 2)
         expected = np.fft.ifft2(np.fft.fft2(IMAGES[i, 1].numpy()) * keep).real
         np.testing.assert_allclose(y[i, 1], expected, atol=1e-5)
+
+
+def test_several_notches_multiply_each_with_a_frequency_of_its_own():
+    notch = Notch(p=1.0, count=3, wavelength=(4.0, 20.0), octaves=0.2)
+    frequency = np.hypot(np.fft.fftfreq(H)[:, None], np.fft.fftfreq(W))
+    keep = np.ones((N, H, W))
+    for name in ("wavelength", "wavelength 2", "wavelength 3"):
+        lengths = np.exp(notch.draw(KEYS, name, np.log(4.0), np.log(20.0)).numpy())
+        with np.errstate(divide="ignore"):
+            keep *= 1 - np.exp(-0.5 * (np.log2(frequency * lengths[:, None, None]) / 0.2) ** 2)
+    expected = np.fft.ifft2(np.fft.fft2(IMAGES[:, 0].numpy()) * keep).real
+    np.testing.assert_allclose(notch(IMAGES, KEYS, DB)[:, 0].numpy(), expected, atol=1e-5)
 
 
 def test_notch_takes_its_wave_and_leaves_the_others_and_the_mean():
@@ -173,6 +221,43 @@ def test_erasing_fills_one_rectangle_of_the_drawn_size_with_the_mean():
     assert ((rows * columns - drawn).abs() <= 0.5 * (rows + columns) + 0.25 + 1e-6).all()
     assert erased.any(0).any(0).all()  # rectangles reach every column and every row
     assert erased.any(0).any(1).all()
+
+
+def displacements(elastic, height, width):
+    """Rows and columns [N, 2, H, W] that each pixel moves by, with the B-splines of scipy."""
+    spacing, points = elastic.spacing, [int(np.ceil(length / elastic.spacing)) + 3 for length in (height, width)]
+    control = rng.normal(KEYS, "Elastic/control", 2 * points[0] * points[1]).view(N, 2, *points).double().numpy()
+    basis = []
+    for length, count in zip((height, width), points, strict=True):
+        knots = np.arange(-3, count + 1) * spacing  # the first spline is centred at -spacing
+        at = np.arange(length) + 0.5
+        basis.append(interpolate.BSpline.design_matrix(at, knots, 3).toarray())
+    strength = elastic.draw(KEYS, "displacement", *elastic.displacement).numpy() * 315 / 151
+    moved = np.einsum("yr,nkrc,xc->nkyx", basis[0], control, basis[1]) * strength[:, None, None, None]
+    return moved[:, ::-1]
+
+
+@pytest.mark.parametrize("spacing", [8.0, 13.5])
+def test_elastic_moves_pixels_as_scipy_does(spacing):
+    elastic = Elastic(p=1.0, displacement=(0.5, 3.0), spacing=spacing)
+    moved = displacements(elastic, H, W)
+    y = elastic(IMAGES, KEYS, DB)
+    place = np.indices((H, W))
+    for i in range(N):
+        for c in range(C):
+            expected = ndimage.map_coordinates(
+                IMAGES[i, c].numpy().astype(float), place + moved[i], order=1, mode="reflect"
+            )
+            np.testing.assert_allclose(y[i, c].numpy(), expected, atol=2e-4)  # float32 coordinates of up to 45 px
+
+
+def test_elastic_moves_by_the_displacement_it_names():
+    """A ramp shows the displacement itself: root mean square 2 px, over 200 independent fields."""
+    keys = rng.keys(8, range(200))
+    ramp = torch.arange(128.0).expand(200, 1, 128, 128)
+    moved = (Elastic(p=1.0, displacement=(2.0, 2.0))(ramp, keys, DB) - ramp)[:, 0, 32:96, 32:96]
+    # 200 fields of some 4 x 4 independent control points each: standard error of the variance 2.5 %.
+    assert moved.square().mean().sqrt().item() == pytest.approx(2.0, rel=0.05)
 
 
 def test_mixup_takes_the_next_in_the_order_of_keys_whatever_the_order_of_the_batch():

@@ -10,11 +10,11 @@ from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from groundswell.views.augment import Operation, PixelScale, log_draw, to_pixels
 from groundswell.views.geometry import Range
+from groundswell.views.operation import Operation, PixelScale, log_draw, to_pixels
 
 
 def depthwise(images: Tensor, kernels: Tensor, mode: str) -> Tensor:
@@ -59,19 +59,23 @@ class Sharpness(Operation):
 
 
 class Notch(Operation):
-    """Take one narrow ring of wavelengths out of the spectrum (after WV-Net, which found no gain from it).
+    """Take narrow rings of wavelengths out of the spectrum (after WV-Net, which found no gain from it).
 
-    The transfer function is ``1 - exp(-(log2(f / f0) / octaves)**2 / 2)``, with f in cycles a px; the mean stays.
+    The transfer function of each is ``1 - exp(-(log2(f / f0) / octaves)**2 / 2)``, with f in cycles a px; the mean
+    stays. Number, frequencies and widths of WV-Net's notches are unknown.
 
     Attributes
     ----------
+    count : int
+        How many notches.
     wavelength : (low, high)
-        Of the notch, log-uniform, in px.
+        Of each notch, log-uniform, in px; 1 / wavelength is its frequency.
     octaves : float
         Half width of the ring.
     """
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("wave height", "wave period")
+    count: int = Field(default=1, ge=1)
     wavelength: Range = (4.0, 24.0)
     octaves: float = 0.2
 
@@ -85,7 +89,10 @@ class Notch(Operation):
         height, width = images.shape[2:]
         rows = torch.fft.fftfreq(height, device=images.device)[:, None]
         octave = torch.log2(torch.hypot(rows, torch.fft.rfftfreq(width, device=images.device)))  # -inf at the mean
-        centre = to_pixels(torch.log2(log_draw(self, keys, "wavelength", self.wavelength)), images)
-        keep = 1 - torch.exp(-0.5 * ((octave + centre) / self.octaves) ** 2)
+        keep = torch.ones_like(octave)
+        for number in range(self.count):
+            name = f"wavelength {number + 1}" if number else "wavelength"
+            centre = to_pixels(torch.log2(log_draw(self, keys, name, self.wavelength)), images)
+            keep = keep * (1 - torch.exp(-0.5 * ((octave + centre) / self.octaves) ** 2))
         filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * keep, s=(height, width))
         return filtered

@@ -25,7 +25,8 @@ class Geometry(Settings):
     Attributes
     ----------
     scale : (low, high)
-        Area of the crop as a part of the image, uniform.
+        Area of the crop as a part of the image, uniform. Crops of several sizes are shown at one size: what is known
+        of lengths (wavelengths, sizes) is lost.
     ratio : (low, high)
         Width over height of the crop, log-uniform; a side that would exceed the image is cut to it.
     flip_azimuth, flip_range : float
@@ -55,6 +56,18 @@ class Geometry(Settings):
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError("ratio must be (low, high) with 0 < low <= high")
         return self
+
+    def unphysical_for(self) -> dict[str, tuple[str, ...]]:
+        """Of each part of the cut in use, the labels that it breaks."""
+        axes = ("direction", "wave height from velocity bunching", "the azimuth cut-off")
+        broken = {
+            "scale": (self.scale[0] < self.scale[1], ("wave period from the wavelength", "sizes")),
+            "flip_azimuth": (self.flip_azimuth > 0, ("direction",)),
+            "flip_range": (self.flip_range > 0, ("direction", "what depends on incidence or look, such as Doppler")),
+            "quarter_turns": (self.quarter_turns, axes),
+            "rotation": (self.rotation > 0 and self.rotation_deg > 0, axes),
+        }
+        return {name: labels for name, (used, labels) in broken.items() if used}
 
 
 def affine_maps(geometry: Geometry, keys: Tensor, height: int, width: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,36 +11,24 @@ from torch import Tensor
 
 from groundswell.config import Settings
 from groundswell.errors import UsageError
-from groundswell.views.augment import Contrast, Erasing, Gain, Inversion, Mixup, Noise, Operation, PixelScale, Speckle
+from groundswell.physics.imagette import Quantity
+from groundswell.views import named
+from groundswell.views.elastic import Elastic
 from groundswell.views.filters import Blur, Notch, Sharpness
 from groundswell.views.geometry import Geometry, affine_maps, resample
+from groundswell.views.injection import Erasing, Mixup, Noise, Speckle
+from groundswell.views.named import POLICIES
+from groundswell.views.operation import Operation, PixelScale
+from groundswell.views.tones import Brightness, Contrast, Gain, GammaCurve, Inversion, Solarise
 
-ORDER = ("gain", "contrast", "inversion", "blur", "sharpness", "notch", "speckle", "noise", "erasing")
+ORDER = (
+    *("elastic", "gain", "brightness", "contrast", "gamma_curve", "inversion", "solarise"),
+    *("blur", "sharpness", "notch", "speckle", "noise", "erasing"),
+)
 
 # Pixels of the views worked on at a time: 4 MB stays near a core, and keeps the temporaries of large views small.
 CPU_CHUNK = 1 << 20
 GPU_CHUNK = 1 << 27
-
-# Ours, plain settings: what a recipe writes beside `policy` wins over them.
-POLICIES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    # Waves and wind keep their axes: no rotation. Flips keep azimuth and range apart; the crop keeps swell in view.
-    "ocean": {
-        "geometry": {"scale": (0.4, 1.0), "flip_azimuth": 0.5, "flip_range": 0.5},
-        "gain": {"p": 0.8, "db": (-1.0, 1.0)},
-        "contrast": {"p": 0.5, "factor": (0.8, 1.25)},
-        "blur": {"p": 0.3, "sigma": (0.3, 1.0)},
-        "speckle": {"p": 0.5, "looks": (20.0, 200.0)},
-    },
-    # Targets seen from any side: the class survives every rotation, the absolute level means little.
-    "chip": {
-        "geometry": {"scale": (0.3, 1.0), "flip_azimuth": 0.5, "flip_range": 0.5, "rotation": 1.0},
-        "gain": {"p": 0.8, "db": (-3.0, 3.0)},
-        "contrast": {"p": 0.5, "factor": (0.7, 1.4)},
-        "blur": {"p": 0.3, "sigma": (0.3, 1.2)},
-        "noise": {"p": 0.5, "std": (0.0, 0.2)},
-    },
-}
 
 
 class ViewSettings(Settings):
@@ -48,30 +36,35 @@ class ViewSettings(Settings):
 
     Attributes
     ----------
-    policy : "plain", "ocean" or "chip"
-        The named settings that the others start from.
+    policy : str
+        The named settings that the others start from (`named.POLICIES`).
     pixels : "db" or "amplitude"
-        What the normalised pixels are proportional to (amplitude: to a power of it), for gain and speckle.
+        What the normalised pixels are proportional to (amplitude: to a power of it), for the operations that act on
+        the radar signal.
     unit_db : float
         For "db": how many dB one unit of the normalised pixels is (7.5 for our ocean encoders).
     zero : float
         For "amplitude": the normalised pixel value of no signal.
     gamma : float
         For "amplitude": that power (2 for pixels linear in intensity, 0.5 after a root in the preprocessing).
-    geometry, mixup, gain, contrast, inversion, blur, sharpness, notch, speckle, noise, erasing
+    geometry, mixup, elastic, gain, brightness, contrast, ...
         The cut, and the operations in the order in which they act.
     """
 
-    policy: Literal["plain", "ocean", "chip"] = "plain"
+    policy: named.Name = "plain"
     pixels: Literal["db", "amplitude"] = "db"
     unit_db: float = Field(default=7.5, gt=0)
     zero: float = 0.0
     gamma: float = Field(default=1.0, gt=0)
     geometry: Geometry = Geometry()
     mixup: Mixup = Mixup()
+    elastic: Elastic = Elastic()
     gain: Gain = Gain()
+    brightness: Brightness = Brightness()
     contrast: Contrast = Contrast()
+    gamma_curve: GammaCurve = GammaCurve()
     inversion: Inversion = Inversion()
+    solarise: Solarise = Solarise()
     blur: Blur = Blur()
     sharpness: Sharpness = Sharpness()
     notch: Notch = Notch()
@@ -100,16 +93,26 @@ class ViewPolicy:
     settings : ViewSettings
     size : int
         Height and width of the views in px.
+    quantities : sequence of Quantity
+        What the pixels of each channel are; nothing is checked where it is left out.
+
+    Raises
+    ------
+    UsageError
+        When a quantity does not allow an operation that is in use, with the reason.
     """
 
-    def __init__(self, settings: ViewSettings, size: int) -> None:
+    def __init__(self, settings: ViewSettings, size: int, quantities: Sequence[Quantity] = ()) -> None:
         if size < 8:
             raise UsageError("views must be at least 8 px high and wide", where=f"size {size}")
         self.settings = settings
         self.size = size
-        self.scale = PixelScale(settings.pixels, settings.unit_db, settings.zero, settings.gamma)
+        self.scale = PixelScale(settings.pixels, settings.unit_db, settings.zero, settings.gamma, tuple(quantities))
         steps: list[Operation] = [getattr(settings, name) for name in ORDER]  # mixup comes before them
         self.operations = tuple(step for step in steps if step.p > 0)
+        for operation in (settings.mixup, *self.operations):
+            if operation.p > 0:
+                operation.check(self.scale)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
@@ -150,6 +153,6 @@ class ViewPolicy:
         return views
 
     def unphysical_for(self) -> dict[str, tuple[str, ...]]:
-        """Of each operation in use, the labels that it breaks (the docstring of `Geometry` tells of the cut)."""
-        used = [op for op in (self.settings.mixup, *self.operations) if op.p > 0]
-        return {type(op).__name__.lower(): op.unphysical_for for op in used if op.unphysical_for}
+        """Of each part of the cut and each operation in use, the labels that it breaks."""
+        used = [op for op in (self.settings.mixup, *self.operations) if op.p > 0 and op.unphysical_for]
+        return self.settings.geometry.unphysical_for() | {op.name: op.unphysical_for for op in used}

@@ -1,0 +1,97 @@
+"""What each operation is valid for, and what it breaks."""
+
+import pytest
+import torch
+
+from groundswell import rng
+from groundswell.errors import UsageError
+from groundswell.physics.imagette import Quantity
+from groundswell.views import ViewPolicy, ViewSettings
+from groundswell.views.named import POLICIES, Name
+from groundswell.views.policies import ORDER
+
+Q = Quantity
+LAND = (Q.AMPLITUDE, Q.AMPLITUDE, Q.RATIO) * 4  # VV, VH and their ratio, of four seasons
+
+
+@pytest.mark.parametrize(
+    ("settings", "quantities", "message"),
+    [
+        ({"solarise": {"p": 0.2}}, [Q.SIGMA0_DB], "no white to fold back from"),
+        ({"solarise": {"p": 0.2}}, [Q.AMPLITUDE], "becomes negative"),
+        ({"inversion": {"p": 0.2}}, [Q.SIGMA0], "becomes negative"),
+        ({"inversion": {"p": 0.2}}, [Q.SIGMA0_DB, Q.RATIO], r"channel 2 of 2, ratio"),
+        ({"policy": "wvnet"}, [Q.AMPLITUDE], r"views.inversion.p=0"),
+        ({"speckle": {"p": 0.2}, "pixels": "amplitude"}, LAND, "ratio of two speckled channels"),
+        ({"gamma_curve": {"p": 0.2}, "pixels": "amplitude"}, [Q.SIGMA0], "negative where noise was taken off"),
+        ({"gamma_curve": {"p": 0.2}, "pixels": "amplitude"}, [Q.ROUGHNESS_DB], "that is contrast"),
+        ({"gamma_curve": {"p": 0.2}}, [], "use gain and contrast"),
+        ({"brightness": {"p": 0.2}}, [Q.ROUGHNESS_DB], "no black to count from"),
+        ({"gain": {"p": 0.2}}, [Q.AMPLITUDE], "views.pixels=amplitude"),
+        ({"speckle": {"p": 0.2}, "pixels": "amplitude"}, [Q.SIGMA0_DB], "views.pixels=db"),
+        ({"gain": {"p": 0.2}, "pixels": "amplitude"}, [Q.RATIO], "cancels in their ratio"),
+    ],
+)
+def test_what_a_quantity_does_not_allow_is_refused_with_the_reason(settings, quantities, message):
+    with pytest.raises(UsageError, match=message):
+        ViewPolicy(ViewSettings(**settings), 16, quantities)
+
+
+@pytest.mark.parametrize(
+    ("policy", "pixels", "quantities"),
+    [
+        ("plain", "db", [Q.SIGMA0]),
+        ("ocean", "db", [Q.ROUGHNESS_DB]),
+        ("ocean", "amplitude", [Q.QUICKLOOK]),
+        ("chip", "amplitude", [Q.AMPLITUDE]),
+        ("wvnet", "amplitude", [Q.QUICKLOOK]),
+        ("wvnet", "db", [Q.ROUGHNESS_DB]),
+        ("oceansar1", "amplitude", [Q.AMPLITUDE]),
+        ("oceansar1-local", "amplitude", [Q.AMPLITUDE]),
+        ("oceansar2", "db", [Q.SIGMA0_DB, Q.SIGMA0_DB]),
+        ("oceansar2-local", "db", [Q.SIGMA0_DB]),
+        ("sar-mae", "amplitude", LAND),
+        ("sar-dino", "amplitude", LAND),
+        ("sar-dino-local", "amplitude", LAND),
+    ],
+)
+def test_every_named_policy_is_valid_for_the_pixels_it_is_meant_for(policy, pixels, quantities):
+    settings = ViewSettings(policy=policy, pixels=pixels, zero=-1.0 if pixels == "amplitude" else 0.0)
+    x = rng.normal(rng.keys(5, range(4)), "image", len(quantities) * 40 * 40).view(4, len(quantities), 40, 40)
+    views = ViewPolicy(settings, 16, quantities)(x, rng.keys(1, range(4)))
+    assert torch.isfinite(views).all()
+
+
+def test_the_names_are_the_policies():
+    assert set(Name.__args__) == set(POLICIES)
+    for name in POLICIES:
+        assert ViewSettings(policy=name).policy == name
+    local = ViewSettings(policy="oceansar2-local")
+    assert local.geometry.scale == (0.05, 0.32)  # DINOv2
+    assert local.gain == ViewSettings(policy="oceansar2").gain
+
+
+def test_a_gain_leaves_the_ratio_of_channels_alone():
+    x = rng.normal(rng.keys(5, range(5)), "image", 3 * 16 * 16).view(5, 3, 16, 16)
+    settings = ViewSettings(
+        pixels="amplitude", gain={"p": 1.0, "db": (-3, 3)}, geometry={"scale": (1, 1), "ratio": (1, 1)}
+    )
+    y = ViewPolicy(settings, 16, LAND[:3])(x, rng.keys(1, range(5)))
+    torch.testing.assert_close(y[:, 2], x[:, 2], atol=1e-5, rtol=0)
+    drawn = settings.gain.draw(rng.keys(1, range(5)), "db", -3, 3).float()
+    torch.testing.assert_close(y[:, 0], x[:, 0] * 10 ** (drawn / 20)[:, None, None], atol=1e-4, rtol=1e-4)
+
+
+def test_policies_tell_what_they_break():
+    chip = ViewPolicy(ViewSettings(policy="chip"), 16).unphysical_for()
+    assert "direction" in chip["rotation"]
+    ocean = ViewPolicy(ViewSettings(policy="ocean"), 16).unphysical_for()
+    assert "rotation" not in ocean
+    assert ocean["flip_azimuth"] == ("direction",)
+    whole = ViewSettings(geometry={"scale": (0.5, 0.5)}, gamma_curve={"p": 0.1}, pixels="amplitude")
+    assert set(ViewPolicy(whole, 16).unphysical_for()) == {"gamma_curve"}
+
+
+def test_operations_are_called_as_their_settings():
+    for name in ("mixup", *ORDER):
+        assert getattr(ViewSettings(), name).name == name
