@@ -31,7 +31,7 @@ from groundswell.training.checkpoint import Checkpoints, read_checkpoint
 from groundswell.training.loop import RunReport, passes, pretrain
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import RunDirectory, read_metrics
-from groundswell.training.session import Session
+from groundswell.training.session import Session, check_same_run
 from groundswell.views.policies import ViewPolicy
 from training.tiny import make_archive, tiny_recipe
 
@@ -415,6 +415,21 @@ def test_resuming_with_other_settings_or_data_is_refused_by_name(
     # When to save and when to give up may change.
     changed = tiny_recipe(length={"steps": 2}, checkpoint={"steps": 1}, health={"patience": 9})
     assert pretrain([archive], changed, output, resume=True).resumed_at == 2
+
+
+def test_a_setting_that_came_after_the_checkpoint_does_not_bar_resuming() -> None:
+    now = {"recipe": tiny_recipe().identity(), "archives": []}
+    before = {"recipe": tiny_recipe().identity(), "archives": []}
+    del before["recipe"]["views"]["solarise"]
+    check_same_run(Path("run"), before, now)
+    on = {"recipe": tiny_recipe(views={"policy": "ocean", "solarise": {"p": 0.1}}).identity(), "archives": []}
+    with pytest.raises(UsageError, match=r"views.solarise.p: 0.0 -> 0.1"):
+        check_same_run(Path("run"), before, on)
+
+
+def test_a_quantity_that_does_not_allow_the_views_is_refused(archive: Archive, output: Path) -> None:
+    with pytest.raises(UsageError, match="no white to fold back from"):
+        pretrain([archive], tiny_recipe(views={"policy": "ocean", "solarise": {"p": 0.1}}), output)
 
 
 def test_a_change_of_threads_is_said_aloud(archive: Archive, output: Path) -> None:

@@ -190,7 +190,8 @@ def build_session(
     preprocessing = recipe.preprocessing.resolve(first.channels, first.height, first.width, first.schema.spacing_m)
     feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
-    method = SimCLR(recipe.method, backbone, ViewPolicy(recipe.views, recipe.view_size), recipe.seed)
+    quantities = [channel.quantity for channel in preprocessing.channels]
+    method = SimCLR(recipe.method, backbone, ViewPolicy(recipe.views, recipe.view_size, quantities), recipe.seed)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Session(
         recipe=recipe,
@@ -237,7 +238,8 @@ def start_from(session: Session, model: str | Path) -> None:
 
 def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise `UsageError` where a checkpoint's recipe or data are not those of this run."""
-    old, new = dict(flatten(before["recipe"])), dict(flatten(now["recipe"]))
+    # Settings that came after the checkpoint had their defaults then.
+    old, new = dict(flatten(Recipe.model_validate(before["recipe"]).identity())), dict(flatten(now["recipe"]))
     changed = [
         f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
     ]
