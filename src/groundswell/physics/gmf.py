@@ -6,7 +6,6 @@ de Haan (2007), J. Geophys. Res. 112, C03006 (CMOD5). Incidence is meant from 16
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -22,6 +21,8 @@ _C = (
 
 MINIMUM_WIND = 0.2
 MAXIMUM_WIND = 50.0
+_STEPS = 64
+_ITERATIONS = 10  # leave 1e-6 m/s where the model is flattest; 4 do elsewhere
 
 
 def _tensors(*values: Tensor | float) -> list[Tensor]:
@@ -107,7 +108,7 @@ def invert_cmod5n(sigma0: Tensor | float, phi_deg: Tensor | float, incidence_deg
     QuantityError
         When nothing in ``sigma0`` is positive: linear sigma0 is needed, not dB.
     """
-    target, phi, incidence = torch.broadcast_tensors(*_tensors(sigma0, phi_deg, incidence_deg))  # type: ignore[no-untyped-call]
+    target, phi, incidence = _tensors(sigma0, phi_deg, incidence_deg)
     finite = target[torch.isfinite(target)]
     if finite.numel() and bool((finite <= 0).all()):
         raise QuantityError(
@@ -115,29 +116,45 @@ def invert_cmod5n(sigma0: Tensor | float, phi_deg: Tensor | float, incidence_deg
             why=f"values from {float(finite.min()):.4g} to {float(finite.max()):.4g}",
             fix="convert decibels first: sigma0 = 10 ** (sigma0_db / 10)",
         )
-    # CMOD5.N falls again at very high wind near some directions: look for the first crossing on a grid of winds
-    # spaced evenly in log, then bisect inside that interval, where the model rises.
-    steps = 64
-    grid = torch.logspace(
-        math.log10(MINIMUM_WIND), math.log10(MAXIMUM_WIND), steps, dtype=target.dtype, device=target.device
+    # CMOD5.N falls again at very high wind near some directions: the first crossing is looked for in a table of winds
+    # spaced evenly in log, made for the geometry alone, which an image has in common along its columns.
+    winds = torch.logspace(
+        math.log10(MINIMUM_WIND), math.log10(MAXIMUM_WIND), _STEPS, dtype=target.dtype, device=target.device
     )
-    low = torch.full_like(target, MINIMUM_WIND)
-    high = torch.full_like(target, MINIMUM_WIND)
-    found = cmod5n(low, phi, incidence) >= target
-    best, best_value = torch.full_like(target, MINIMUM_WIND), cmod5n(low, phi, incidence)
-    for before, after in itertools.pairwise(grid):
-        value = cmod5n(after, phi, incidence)
-        crosses = ~found & (value >= target)
-        low = torch.where(crosses, before, low)
-        high = torch.where(crosses, after, high)
-        found |= crosses
-        rises = value > best_value
-        best = torch.where(rises, after, best)
-        best_value = torch.where(rises, value, best_value)
-    for _ in range(24 if target.dtype == torch.float64 else 16):
-        middle = 0.5 * (low + high)
-        below = cmod5n(middle, phi, incidence) < target
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    speed = torch.where(found, 0.5 * (low + high), best)
+    shape = torch.broadcast_shapes(target.shape, phi.shape, incidence.shape)  # type: ignore[no-untyped-call]
+    table = cmod5n(winds.view(-1, *[1] * len(shape)), phi, incidence)
+    crossing = torch.zeros(shape, dtype=torch.int64, device=target.device)  # first wind of the table that reaches it
+    for level in table.cummax(dim=0).values:
+        crossing += level < target
+    never = crossing == _STEPS
+    above = crossing.clamp(1, _STEPS - 1)
+    low, high = ((winds[i], table.expand(-1, *shape).gather(0, i[None])[0]) for i in (above - 1, above))
+    speed = _root(target, phi, incidence, low, high)
+    speed = torch.where(crossing == 0, torch.full_like(speed, MINIMUM_WIND), speed)
+    speed = torch.where(never, winds[table.argmax(dim=0)], speed)
     bad = torch.isnan(target) | torch.isnan(phi) | torch.isnan(incidence)
     return torch.where(bad, torch.full_like(speed, math.nan), speed)
+
+
+def _root(
+    target: Tensor, phi: Tensor, incidence: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The wind between two winds (given with their sigma0) at which the model crosses the target.
+
+    Source: Chandrupatla (1997), Advances in Engineering Software 28, 145: inverse quadratic interpolation where the
+    three last points allow it, bisection elsewhere; it never leaves the bracket.
+    """
+    (a, fa), (b, fb) = (low[0], low[1] - target), (high[0], high[1] - target)
+    part = torch.full_like(a, 0.5)
+    for _ in range(_ITERATIONS):
+        x = a + part * (b - a)
+        f = cmod5n(x, phi, incidence) - target
+        same = torch.sign(f) == torch.sign(fa)
+        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
+        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
+        a, fa = x, f
+        xi, share = (a - b) / (c - b), (fa - fb) / (fc - fb)
+        curved = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+        good = (share**2 < xi) & ((1.0 - share) ** 2 < 1.0 - xi) & (curved > 0.0) & (curved < 1.0)
+        part = torch.where(good, curved, torch.full_like(part, 0.5))
+    return torch.where(fa.abs() < fb.abs(), a, b)
