@@ -52,16 +52,38 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         sync_folder(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise GroundswellError(
-            "could not write a file",
-            where=target,
-            why=error.strerror or str(error),
-            fix="free some space or choose another folder, then run the same command again: "
-            "what was written before is whole and is kept",
-        ) from error
+        raise _refused(target, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _refused(target: Path, error: OSError) -> GroundswellError:
+    return GroundswellError(
+        "could not write a file",
+        where=target,
+        why=error.strerror or str(error),
+        fix="free some space or choose another folder, then run the same command again: "
+        "what was written before is whole and is kept",
+    )
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a whole file another name, durably, in place of what stood there.
+
+    Raises
+    ------
+    GroundswellError
+        When the disk refuses; the file then still has its old name.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)  # noqa: PTH105 - as in `replacing`
+        sync_folder(target.parent)
+        if source.parent != target.parent:
+            sync_folder(source.parent)
+    except OSError as error:
+        raise _refused(target, error) from error
 
 
 @contextmanager

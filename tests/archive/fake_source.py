@@ -1,10 +1,17 @@
-"""A small deterministic source: every item is a function of its id alone, with a few bad ones among them."""
+"""A small deterministic source: every item is a function of its id alone, with a few bad ones among them.
+
+``FAKE_SOURCE_DIES=INDEX:FILE`` in the environment kills the process that reads item INDEX, unless FILE exists; FILE is
+made first, so the process that reads the item next lives.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +22,10 @@ from groundswell.products.source import Rejected
 
 @dataclass
 class FakeSource:
-    """``count`` imagettes of ``size``; ids in ``bad`` map to what is wrong: unreadable, nan, constant, small, twin."""
+    """``count`` imagettes of ``size``; ids in ``bad`` map to what is wrong: unreadable, nan, constant, small, twin.
+
+    An index in ``same`` has the content of the index that it maps to; a twin has that of the one before it.
+    """
 
     count: int = 20
     size: tuple[int, int] = (12, 16)
@@ -25,6 +35,7 @@ class FakeSource:
     mask_names: tuple[str, ...] = ("slick",)
     eight_bit: bool = False
     bad: dict[int, str] = field(default_factory=dict)
+    same: dict[int, int] = field(default_factory=dict)
     prefix: str = "item"
 
     @property
@@ -34,7 +45,8 @@ class FakeSource:
     @property
     def description(self) -> dict[str, Any]:
         bad = {str(index): what for index, what in self.bad.items()}
-        return {"kind": "fake", "seed": self.seed, "count": self.count, "size": list(self.size), "bad": bad}
+        same = {"same": {str(index): other for index, other in self.same.items()}} if self.same else {}
+        return {"kind": "fake", "seed": self.seed, "count": self.count, "size": list(self.size), "bad": bad} | same
 
     def id(self, index: int) -> str:
         return f"{self.prefix}-{index:05d}"
@@ -55,10 +67,11 @@ class FakeSource:
         return (10 * np.log10(sigma0) if self.quantity is Quantity.SIGMA0_DB else sigma0).astype(np.float32)
 
     def item(self, index: int) -> Imagette | Rejected:
+        _perhaps_die(index)
         what = self.bad.get(index, "")
         if what == "unreadable":
             return Rejected(self.id(index), "truncated file")
-        same_as = index - 1 if what == "twin" else index
+        same_as = index - 1 if what == "twin" else self.same.get(index, index)
         pixels = self.values(same_as)
         if what == "small":
             pixels = pixels[:, :2]
@@ -89,9 +102,19 @@ class FakeSource:
         )
 
 
-def job(output: str, shard_rows: int = 6, **source: Any) -> None:
-    """Ingest a fake source in a child process."""
-    from groundswell.archive.ingest import ingest
+def _perhaps_die(index: int) -> None:
+    doomed, _, marker = os.environ.get("FAKE_SOURCE_DIES", "").partition(":")
+    if doomed == str(index) and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    source["bad"] = {int(index): what for index, what in source.get("bad", {}).items()}
-    ingest(FakeSource(**source), output, shard_rows=shard_rows, batch=4)
+
+def job(output: str, shard_rows: int = 6, workers: int = 0, **source: Any) -> None:
+    """Ingest a fake source in a child process, by ``workers`` processes of its own or by none."""
+    from groundswell.archive.ingest import ingest
+    from groundswell.executors.local import Local
+
+    for name in ("bad", "same"):
+        source[name] = {int(index): what for index, what in source.get(name, {}).items()}
+    executor = Local(workers, patience_s=0) if workers else None
+    ingest(FakeSource(**source), output, shard_rows=shard_rows, batch=4, executor=executor)

@@ -12,7 +12,7 @@ import pytest
 from fake_source import FakeSource
 
 import crash
-from groundswell.archive import ingest as ingest_module
+from groundswell.archive import filling
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import open_archive
 from groundswell.archive.schema import catalogue_file, is_archive
@@ -145,7 +145,7 @@ def test_the_check_fails_where_the_commit_record_comes_first(
             shutil.copyfile(reference / part, self.folder / part)
             return super().__enter__()
 
-    monkeypatch.setattr(ingest_module, "ShardWriter", RecordFirst)
+    monkeypatch.setattr(filling, "ShardWriter", RecordFirst)
     # Renames: manifest, archive.json, five of shard 0, then the masks of shard 1. An error there leaves what a kill
     # leaves, but for the temporary file.
     with crash.trapped("replace:eio:8"), pytest.raises(GroundswellError):

@@ -1,19 +1,21 @@
 """From a source to an archive: fix the plan, then convert, fit, encode and commit shard by shard.
 
-Killed at any moment, the same call continues where the catalogue ends, and the finished archive has the same bytes.
+Killed at any moment, the same call continues where the catalogue ends, and the finished archive has the same bytes,
+whichever executor does the work (`groundswell.archive.filling` says why).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
-from groundswell import progress
 from groundswell.archive.annotations import DUPLICATE, REJECTED, read_table
 from groundswell.archive.catalogue import CommitRecord, part_paths, read_record
+from groundswell.archive.filling import Work, fill, is_written, write_pending
+from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.archive.planning import (
     Options,
     append_source,
@@ -25,8 +27,8 @@ from groundswell.archive.planning import (
     unfinished,
     wanted_schema,
 )
-from groundswell.archive.prepare import prepare
 from groundswell.archive.schema import (
+    PENDING,
     ArchiveSchema,
     DType,
     Fit,
@@ -38,12 +40,13 @@ from groundswell.archive.schema import (
     write_schema,
 )
 from groundswell.archive.summary import write_statistics
-from groundswell.archive.writer import ShardWriter
-from groundswell.errors import ArchiveError, DataError, UsageError
-from groundswell.physics.imagette import Imagette, Quantity
+from groundswell.errors import DataError, GroundswellError, StoppedBySignal, UsageError
+from groundswell.executors.tasks import Executor, Serial, Share, terminable
+from groundswell.physics.imagette import Quantity
 from groundswell.products.source import Rejected, Source
 
-LOCK_FILE = ".lock"
+BUSY = "another process is writing this archive"
+AGAIN = "run the same command again: it writes what is missing, and what is there is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ def ingest(
     spacing_m: float | None = None,
     shard_mb: float = 256.0,
     shard_rows: int | None = None,
-    batch: int = 64,
+    batch: int = 8,
+    executor: Executor | None = None,
+    label: str = "ingest",
 ) -> IngestReport:
     """Write a source to an archive, continue one that was interrupted, or append to a finished one.
 
@@ -111,7 +116,11 @@ def ingest(
     shard_mb, shard_rows : float, int
         Size of a shard, in 10^6 bytes or in images.
     batch : int
-        Images read from the source at a time.
+        Images read from the source at a time, by one worker.
+    executor : Executor, optional
+        Who reads and converts; by default this process alone. The bytes of the archive do not depend on it.
+    label : str
+        What the progress bar says.
 
     Raises
     ------
@@ -121,22 +130,123 @@ def ingest(
         When physics does not allow the conversion.
     DataError
         When the source is empty.
+    GroundswellError
+        When a worker died: which, and the shard that is missing. All others are written.
+    StoppedBySignal
+        After Ctrl-C or SIGTERM; shards that were finished stay.
     """
     folder = Path(output)
-    check_folder(folder)
     options = Options(size, fit, quantity, dtype, spacing_m, shard_mb, shard_rows)
-    with _only_writer(folder):
+    with _stoppable(folder), _planned(folder, source, options) as (schema, own, known):
+        resumed = 0
+        lost: dict[int, str] = {}
+        for record in own:
+            filled = fill(Work(folder, schema, record, source, executor or Serial(), batch, label))
+            resumed += filled.resumed
+            lost |= filled.lost
+        if lost:
+            raise _unwritten(folder, lost, sum(record.shards for record in own))
+        rmtree(folder / PENDING, ignore_errors=True)
+        write_statistics(folder, schema, [read_record(path) for path in part_paths(folder)])
+    return _report(folder, own, resumed, known)
+
+
+def plan_ingest(source: Source, output: str | Path, options: Options) -> int:
+    """Fix on disk what an archive is to be, and which item goes to which shard; the number of shards to write.
+
+    For an array of `ingest_share`; raises as `ingest` does.
+    """
+    folder = Path(output)
+    with _planned(folder, source, options) as (_, own, _):
+        return len([shard for record in own for shard in _shards(record) if not is_written(folder, shard)])
+
+
+def ingest_share(
+    source: Source,
+    output: str | Path,
+    share: Share,
+    options: Options,
+    *,
+    batch: int = 8,
+    executor: Executor | None = None,
+) -> list[int]:
+    """Write one share of the shards of a planned source; `ingest` then joins them. The shards that this call wrote.
+
+    Any number of shares may be written at the same time, in any order, on any machines that see the archive.
+
+    Raises
+    ------
+    UsageError
+        When `plan_ingest` has not been called with this source and these options, or `ingest` is at work.
+    GroundswellError, StoppedBySignal
+        As in `ingest`.
+    """
+    folder = Path(output)
+    done: list[int] = []
+    with ExitStack() as stack:
+        stack.enter_context(_stoppable(folder))
+        if is_archive(folder):
+            stack.enter_context(held(folder / LOCK_FILE, BUSY, shared=True))
+            schema = _open_or_begin(folder, source, options)
+            own = [record for record in schema.sources if same_description(record, source)]
+        if not is_archive(folder) or not own:
+            raise UsageError(
+                "the archive has no plan of this source",
+                where=folder,
+                fix="run the same command with --executor slurm instead of --task: it writes the plan",
+            )
+        for record in own:
+            plan = read_manifest(folder, record)
+            mine = {shard: plan[shard] for shard in share.of(_shards(record)) if not is_written(folder, shard)}
+            for shard in mine:
+                lock = folder / PENDING / f"{shard:06d}.lock"
+                stack.enter_context(held(lock, f"another process is writing shard {shard} of this archive"))
+            lost = write_pending(Work(folder, schema, record, source, executor or Serial(), batch, "ingest"), mine)
+            if lost:
+                raise _unwritten(folder, lost, len(mine))
+            done += mine
+    return done
+
+
+def _shards(record: SourceRecord) -> range:
+    return range(record.first_shard, record.first_shard + record.shards)
+
+
+@contextmanager
+def _planned(folder: Path, source: Source, options: Options) -> Iterator[tuple[ArchiveSchema, list[SourceRecord], int]]:
+    """Hold the archive for writing, with every item of the source planned: schema, own records, items known before."""
+    check_folder(folder)
+    with held(folder / LOCK_FILE, BUSY):
         schema = _open_or_begin(folder, source, options)
-        own = [record for record in schema.sources if same_description(record, source)]
-        resumed = [_fill(folder, schema, record, source, batch) for record in own]
         ids, known = new_ids(folder, schema, source)
         if ids:
             schema = append_source(folder, schema, source, ids, known, options)
             write_schema(folder, schema)
-            own.append(schema.sources[-1])
-            resumed.append(_fill(folder, schema, own[-1], source, batch))
-        write_statistics(folder, schema, [read_record(path) for path in part_paths(folder)])
-    return _report(folder, own, sum(resumed), known)
+        yield schema, [record for record in schema.sources if same_description(record, source)], known
+
+
+@contextmanager
+def _stoppable(folder: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM as an error that says what is kept."""
+    try:
+        with terminable():
+            yield
+    except KeyboardInterrupt as stop:
+        raise StoppedBySignal(
+            f"stopped by {stop.args[0] if stop.args else 'SIGINT'}",
+            where=folder,
+            why=f"{len(part_paths(folder))} shards are in the archive",
+            fix=AGAIN,
+        ) from None
+
+
+def _unwritten(folder: Path, lost: dict[int, str], shards: int) -> GroundswellError:
+    return GroundswellError(
+        f"{len(lost)} of {shards} shards could not be written",
+        where=folder,
+        why="\n".join(f"shard {shard}: {reason}" for shard, reason in sorted(lost.items())),
+        fix=f"{AGAIN}; a worker ended by SIGKILL has mostly run out of memory: --workers 1 needs least",
+    )
 
 
 def _open_or_begin(folder: Path, source: Source, options: Options) -> ArchiveSchema:
@@ -166,82 +276,6 @@ def _open_or_begin(folder: Path, source: Source, options: Options) -> ArchiveSch
     return stored
 
 
-def _fill(folder: Path, schema: ArchiveSchema, record: SourceRecord, source: Source, batch: int) -> int:
-    """Write every shard of a source that the catalogue does not have; the number of those that it had."""
-    plan = read_manifest(folder, record)
-    seen = _hashes_before(folder, record.first_shard)
-    resumed = 0
-    with progress.bar("ingest", total=record.items, unit="images") as bar:
-        for shard, ids in plan.items():
-            if (folder / catalogue_file(shard)).is_file():
-                _check_whole(folder, read_record(folder / catalogue_file(shard)))
-                seen.update(_hashes(folder / catalogue_file(shard)))
-                resumed += 1
-                bar.advance(len(ids))
-                continue
-            with ShardWriter(folder, schema, shard, len(ids)) as writer:
-                for start in range(0, len(ids), batch):
-                    wanted = ids[start : start + batch]
-                    for id_, item in zip(wanted, source.read(wanted), strict=True):
-                        _take(writer, schema, record, id_, item, seen)
-                    bar.advance(len(wanted))
-            writer.commit()
-    return resumed
-
-
-def _take(
-    writer: ShardWriter,
-    schema: ArchiveSchema,
-    record: SourceRecord,
-    id_: str,
-    item: Imagette | Rejected,
-    seen: dict[str, str],
-) -> None:
-    if isinstance(item, Rejected):
-        writer.set_aside(id_, REJECTED, item.reason)
-        return
-    source_hash = item.metadata.source_hash
-    if source_hash is not None and source_hash in seen:
-        writer.set_aside(id_, DUPLICATE, f"same content as {seen[source_hash]}")
-        return
-    prepared = prepare(item, schema, record.declared_spacing_m)
-    if isinstance(prepared, Rejected):
-        writer.set_aside(id_, REJECTED, prepared.reason)
-        return
-    writer.add(prepared)
-    if source_hash is not None:
-        seen[source_hash] = id_
-
-
-def _hashes(part: Path) -> dict[str, str]:
-    """Source hash to id of the imagettes of a catalogue part, where a hash is known."""
-    table = read_table(part, columns=["source_hash", "id"])
-    pairs = zip(table["source_hash"].to_pylist(), table["id"].to_pylist(), strict=True)
-    return {source_hash: id_ for source_hash, id_ in pairs if source_hash is not None}
-
-
-def _hashes_before(folder: Path, shard: int) -> dict[str, str]:
-    seen: dict[str, str] = {}
-    for path in part_paths(folder):
-        if int(path.stem) < shard:
-            seen.update(_hashes(path))
-    return seen
-
-
-def _check_whole(folder: Path, record: CommitRecord) -> None:
-    """A committed shard has all its files, of the recorded size (their hashes are for ``stats --verify``)."""
-    for name, file in record.files.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != file.bytes:
-            raise ArchiveError(
-                "a finished shard of the archive is damaged",
-                where=path,
-                why=f"{path.stat().st_size} bytes instead of {file.bytes}" if path.is_file() else "the file is missing",
-                fix=f"delete {folder / catalogue_file(record.shard)} and run the same ingest again: "
-                "it writes that shard anew",
-            )
-
-
 def _report(folder: Path, own: list[SourceRecord], resumed: int, known: int) -> IngestReport:
     records = [
         read_record(folder / catalogue_file(shard))
@@ -267,22 +301,3 @@ def read_failures(folder: Path, record: CommitRecord) -> list[tuple[str, str, st
         return []
     table = read_table(folder / failure_file(record.shard))
     return list(zip(*(table[name].to_pylist() for name in ("id", "kind", "reason")), strict=True))
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the archive for writing; the operating system lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("wb") as handle:
-        if os.name == "posix":
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    "another process is writing this archive",
-                    where=folder,
-                    fix="wait until it has finished, or stop it; what it has committed is kept",
-                ) from None
-        yield

@@ -13,6 +13,7 @@ from groundswell.physics.imagette import Channel, Quantity
 SCHEMA_VERSION = 1
 SCHEMA_FILE = "archive.json"
 STATISTICS_FILE = "statistics.json"
+PENDING = "pending"
 
 Fit = Literal["none", "crop", "pad", "resize"]
 DType = Literal["uint8", "uint16", "float32"]
@@ -118,6 +119,11 @@ def failure_file(number: int) -> str:
 def catalogue_file(number: int) -> str:
     """Path of the catalogue part (the commit record) of a shard, inside the archive."""
     return f"catalogue/{number:06d}.parquet"
+
+
+def pending_file(number: int) -> str:
+    """Path of the part of a shard that is written but not yet committed, inside the archive."""
+    return f"{PENDING}/{number:06d}.parquet"
 
 
 def manifest_file(source: int) -> str:

@@ -23,10 +23,11 @@ from groundswell.archive.schema import (
     catalogue_file,
     failure_file,
     mask_file,
+    pending_file,
     shard_file,
 )
 from groundswell.archive.statistics import ChannelTally
-from groundswell.files import replacing, sha256_file
+from groundswell.files import TEMPORARY, replacing, sha256_file, sync_folder
 from groundswell.physics.imagette import Box
 
 
@@ -104,6 +105,8 @@ class _Tally:
 class ShardWriter:
     """Writes one shard; nothing of it counts before `commit` has returned.
 
+    A ``pending`` shard does not count even then: its part waits outside the catalogue.
+
     Use as a context manager around `add` and `set_aside`, then call `commit`::
 
         with ShardWriter(folder, schema, number, planned) as shard:
@@ -115,6 +118,7 @@ class ShardWriter:
     schema: ArchiveSchema
     number: int
     planned: int
+    pending: bool = False
     rows: list[Row] = field(default_factory=list)
     boxes: list[tuple[str, Box]] = field(default_factory=list)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
@@ -122,6 +126,12 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         """Clear what a killed writer left of this shard, and open its files."""
+        part = self.folder / pending_file(self.number)
+        if part.exists():  # gone for good before any file that it vouches for changes
+            part.unlink()
+            sync_folder(part.parent)
+        for name in (box_file(self.number), failure_file(self.number), catalogue_file(self.number)):
+            (self.folder / (name + TEMPORARY)).unlink(missing_ok=True)
         for name in (box_file(self.number), failure_file(self.number)):
             (self.folder / name).unlink(missing_ok=True)
         size = (self.schema.height, self.schema.width)
@@ -181,5 +191,6 @@ class ShardWriter:
             },
             tallies=tuple(tally.total() for tally in self._tallies),
         )
-        write_part(self.folder / catalogue_file(self.number), self.rows, record)
+        part = pending_file if self.pending else catalogue_file
+        write_part(self.folder / part(self.number), self.rows, record)
         return record
