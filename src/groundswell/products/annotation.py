@@ -103,9 +103,12 @@ def check_header(document: Document, name: MeasurementName) -> Header:
         When the file is of another image, beam, polarisation or time: data must never meet a foreign calibration.
     """
     header = read_header(document)
-    told = (name.mission, name.polarisation, name.beam, name.image_number, name.orbit, int(name.datatake, 16))
+    told = (
+        *(name.mission, name.kind, name.polarisation, name.beam),
+        *(name.image_number, name.orbit, int(name.datatake, 16)),
+    )
     held = (
-        *(header.mission, header.polarisation, header.swath),
+        *(header.mission, header.kind, header.polarisation, header.swath),
         *(header.image_number, header.orbit, header.datatake),
     )
     if told != held or abs((header.start - name.start).total_seconds()) > 2.0:
@@ -144,7 +147,7 @@ def read_annotation(document: Document, name: MeasurementName) -> Annotation:
         slant_range_time_s=image.number("slantRangeTime", 1e-3, 1e-1),
         radar_frequency_hz=general.number("radarFrequency", 1e8, 1e11),
         denoised=processing.flag("thermalNoiseCorrectionPerformed"),
-        bursts=len(document.all("swathTiming/burstList/burst")),
+        bursts=len(document.items("swathTiming/burstList/burst")),
         geolocation=read_geolocation(document, lines, samples),
     )
 

@@ -20,6 +20,8 @@ from groundswell.products.safe_xml import Document
 LUTS = {"sigma0": "sigmaNought", "beta0": "betaNought", "gamma0": "gamma", "dn": "dn"}
 """The element that holds the table of each quantity."""
 _FARTHEST = 10**7  # lines or pixels: no image is as large
+_LARGEST = 1e9
+"""Of a table: real calibration is 50 to 2000, real noise up to 1e7; squares stay within float32."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Calibration:
         ProductError
             When it is absent or incomplete, or holds values that are not positive finite numbers.
         """
-        vectors = self.document.all("calibrationVectorList/calibrationVector")
+        vectors = self.document.items("calibrationVectorList/calibrationVector")
         return read_lut(self.document, vectors, LUTS[quantity], positive=True)
 
     @property
@@ -124,6 +126,9 @@ def read_lut(document: Document, vectors: Sequence[Document], element: str, *, p
         if np.any(table <= 0 if positive else table < 0):
             sign = "positive" if positive else "zero or more"
             raise document.error(f"<{element}> holds values that are not {sign}", f"vector of line {line:.0f}")
+        if np.any(table > _LARGEST) or (positive and np.any(table < 1.0 / _LARGEST)):
+            why = f"from {table.min():g} to {table.max():g} in the vector of line {line:.0f}"
+            raise document.error(f"<{element}> holds values beyond all reason", why)
         pixels.append(at)
         values.append(table)
     return Lut(lines, tuple(pixels), tuple(values))

@@ -66,7 +66,7 @@ def read_geolocation(document: Document, lines: int, pixels: int) -> Geolocation
     ProductError
         When points are missing or out of range, are no full grid, or cover less than the image.
     """
-    points = document.all("geolocationGrid/geolocationGridPointList/geolocationGridPoint")
+    points = document.items("geolocationGrid/geolocationGridPointList/geolocationGridPoint")
     table = np.array(
         [
             (

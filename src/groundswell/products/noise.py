@@ -100,12 +100,13 @@ def read_noise(document: Document) -> Noise:
     ProductError
         When vectors are absent, incomplete, negative, not finite, or boxes overlap.
     """
-    vectors = document.all("noiseRangeVectorList/noiseRangeVector")
+    vectors = document.items("noiseRangeVectorList/noiseRangeVector")
     if vectors:
         table = read_lut(document, vectors, "noiseRangeLut", positive=False)
+        document.one("noiseAzimuthVectorList")  # empty where there is none, but never absent
     else:
-        table = read_lut(document, document.all("noiseVectorList/noiseVector"), "noiseLut", positive=False)
-    boxes = tuple(_box(document, v) for v in document.all("noiseAzimuthVectorList/noiseAzimuthVector"))
+        table = read_lut(document, document.items("noiseVectorList/noiseVector"), "noiseLut", positive=False)
+    boxes = tuple(_box(document, v) for v in document.items("noiseAzimuthVectorList/noiseAzimuthVector"))
     for i, one in enumerate(boxes):
         for other in boxes[:i]:
             apart = one.first_line > other.last_line or other.first_line > one.last_line
@@ -116,12 +117,13 @@ def read_noise(document: Document) -> Noise:
 
 def _box(document: Document, vector: Document) -> AzimuthBox:
     corners = ("firstAzimuthLine", "lastAzimuthLine", "firstRangeSample", "lastRangeSample")
-    if vector.get("firstAzimuthLine") is None:  # as for modes with one box, the whole image
+    if not any(vector.all(name) for name in corners):  # as for modes with one box, the whole image
         top, bottom, left, right = -(10**7), 10**7, -(10**7), 10**7
     else:
         top, bottom, left, right = (vector.integer(name, -(10**7), 10**7) for name in corners)
     lines, values = vector.floats("line"), vector.floats("noiseAzimuthLut")
-    if len(lines) != len(values) or np.any(np.diff(lines) < 0) or np.any(values <= 0) or top > bottom or left > right:
+    sound = bool(np.all((values > 1e-3) & (values < 1e3)))  # real factors are 0.5 to 2
+    if not sound or len(lines) != len(values) or np.any(np.diff(lines) < 0) or top > bottom or left > right:
         why = f"{len(lines)} lines and {len(values)} values in the box from line {top}, sample {left}"
         raise document.error("a vector of azimuth noise is damaged", why)
     return AzimuthBox(top, bottom, left, right, lines, values)

@@ -79,6 +79,21 @@ class Document:
         """The elements at ``path``, in order."""
         return [Document(found, self.where) for found in self._element.findall(_any_namespace(path))]
 
+    def items(self, path: str) -> list[Document]:
+        """The elements of the list at ``path`` (``list/item``), in order, as many as its ``count`` says; [] if absent.
+
+        An item that was lost must not leave its neighbours to be interpolated over the gap.
+        """
+        name, _, item = path.rpartition("/")
+        lists = self.all(name)
+        found = [element for each in lists for element in each.all(item)]
+        for each in lists:
+            count = each.get("", "count")
+            if len(lists) > 1 or (count is not None and count != str(len(found))):
+                why = f"{len(found)} <{item}> in {len(lists)} lists where it says {count}, {each._context()}"
+                raise self.error(f"<{name}> is incomplete", why)
+        return found
+
     def one(self, path: str) -> Document:
         """The one element at ``path``."""
         found = self.all(path)
@@ -109,7 +124,7 @@ class Document:
         """The finite number at ``path``, between ``low`` and ``high``."""
         text = self.text(path)
         try:
-            value = float(text) if "_" not in text else math.nan
+            value = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and low <= value <= high):
@@ -151,7 +166,7 @@ class Document:
         if len(values) == 0 or (count is not None and count != str(len(values))):
             why = f"{len(values)} values where it says {count}, {element._context()}"
             raise self.error(f"<{path}> is incomplete", why)
-        if "_" in text or not np.isfinite(values).all():
+        if not text.isascii() or "_" in text or not np.isfinite(values).all():
             raise self.error(f"<{path}> holds values that are not finite numbers", element._context())
         return values
 
