@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ def build_dataset(
         values, valid = average(image, window, azimuth, range_, calibration, denoise)
         planes["values"].append(values)
         planes["valid"].append(valid)
-        planes["nesz"].append(_nesz(image, azimuth, range_))
+        planes["nesz"] += _fields(lambda y, x: (image.nesz(y, x),), azimuth, range_, np.float32)  # noqa: B023
     name = calibration or "intensity"
     dims = ("azimuth", "range") if squeeze else ("polarisation", "azimuth", "range")
     variables = {
@@ -121,18 +121,25 @@ def _native(
     return values, valid
 
 
-def _nesz(image: SafeImage, azimuth: _Axis, range_: _Axis) -> Plane:
-    """Float32 [rows, columns]; in parts, since a native grid in float64 is large."""
-    out = np.empty((len(azimuth.native), len(range_.native)), np.float32)
-    for first in range(0, len(out), 512):
-        out[first : first + 512] = image.nesz(azimuth.native[first : first + 512], range_.native)
+def _fields(
+    at: Callable[[Floats, Floats], Sequence[Floats]], azimuth: _Axis, range_: _Axis, *dtypes: type[np.floating[Any]]
+) -> list[NDArray[Any]]:
+    """Smooth fields ``at(lines, pixels)`` [rows, columns], some lines at a time: a native grid is large."""
+    shape = (len(azimuth.native), len(range_.native))
+    out = [np.empty(shape, dtype) for dtype in dtypes]
+    step = max(1, 2**20 // shape[1])
+    for first in range(0, shape[0], step):
+        part = slice(first, first + step)
+        for target, values in zip(out, at(azimuth.native[part], range_.native), strict=True):
+            target[part] = values
     return out
 
 
 def _coordinates(scene: Scene, azimuth: _Axis, range_: _Axis) -> dict[str, Any]:
     a, grid = scene.annotation, ("azimuth", "range")
-    lon, lat = scene.geolocation.lonlat(azimuth.native, range_.native)
-    incidence = scene.geolocation.incidence_at(azimuth.native, range_.native).astype(np.float32)
+    place = scene.geolocation
+    lon, lat = _fields(place.lonlat, azimuth, range_, np.float64, np.float64)
+    (incidence,) = _fields(lambda y, x: (place.incidence_at(y, x),), azimuth, range_, np.float32)
     start = np.datetime64(a.first_line.replace(tzinfo=None), "ns")
     elapsed = (azimuth.native * a.line_interval_s * 1e9).round().astype("timedelta64[ns]")
     ground = "ground" if range_.weights is not None or not a.slant else "slant"
