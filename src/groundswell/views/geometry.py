@@ -128,7 +128,8 @@ def resample(images: Tensor, maps: Tensor, size: int) -> Tensor:
     -------
     float [B, C, size, size]
     """
-    spacing = torch.linalg.det(maps[:, :, :2]).abs().sqrt() / size
+    determinant = maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0]
+    spacing = determinant.abs().sqrt() / size
     deepest = int(math.log2(min(images.shape[2:])))
     level = torch.log2(spacing).clamp(0, deepest)
     steps = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size - 0.5
@@ -141,6 +142,8 @@ def resample(images: Tensor, maps: Tensor, size: int) -> Tensor:
             maps, level, where = maps[deeper], level[deeper], where[deeper]
         weight = 1 - (level - depth).abs()
         here = (weight > 0).nonzero()[:, 0]
+        if depth == 0 and bool((weight == 1).all()):  # no view is coarser than its image
+            return _sample(images, maps, 1, steps)
         if len(here):
             sampled = _sample(_rows(images, here), maps[here], 2**depth, steps)
             sampled *= weight[here, None, None, None].to(images.device, images.dtype)
@@ -154,12 +157,40 @@ def _rows(images: Tensor, rows: Tensor) -> Tensor:
 
 def _sample(images: Tensor, maps: Tensor, spacing: int, steps: Tensor) -> Tensor:
     """Bilinear samples ``[B, C, S, S]`` of images whose px are ``spacing`` px of the original, at steps ``[S]``."""
-    extent = maps.new_tensor([images.shape[3], images.shape[2]])[:, None] * spacing
-    m = 2 * maps / extent
+    extent = maps.new_tensor([images.shape[3], images.shape[2]]) * spacing
+    centre, reach = maps[:, :, 2], maps[:, :, :2].abs().sum(2) / 2
+    inside = (centre - reach >= -1e-6) & (centre + reach <= extent + 1e-6)
+    if images.device.type == "cpu" and bool(inside.all()) and maps[:, [0, 1], [1, 0]].abs().max() < 1e-9:
+        return _sample_aligned(images, maps / spacing, steps.double())
+    m = 2 * maps / extent[:, None]
     m[:, :, 2] -= 1  # to the coordinates of grid_sample: -1 and 1 are the outer edges
     m = m.to(images.device, images.dtype)[:, :, :, None, None]
     grid = m[:, :, 0] * steps + (m[:, :, 1] * steps[:, None] + m[:, :, 2])
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), "bilinear", "reflection", align_corners=False)
+
+
+def _sample_aligned(images: Tensor, maps: Tensor, steps: Tensor) -> Tensor:
+    """The same where rows stay rows: rows first, then columns, half the time of the general way on a CPU."""
+    n, channels, height, width = images.shape
+    size = len(steps)
+    above, below, down = _neighbours(maps[:, 1, 1, None] * steps + maps[:, 1, 2, None], height)
+    left, right, across = _neighbours(maps[:, 0, 0, None] * steps + maps[:, 0, 2, None], width)
+    first = (torch.arange(n * channels) * height).view(n, channels, 1)
+    lines = images.reshape(n * channels * height, width)
+    upper, lower = (lines.index_select(0, (first + row[:, None]).flatten()) for row in (above, below))
+    weight = down.to(images.dtype)[:, None, :, None].expand(n, channels, size, 1).reshape(-1, 1)
+    rows = torch.lerp(upper, lower, weight).view(n, channels, size, width)
+    shape = (n, channels, size, size)
+    start, end = (rows.gather(3, column[:, None, None].expand(shape)) for column in (left, right))
+    return torch.lerp(start, end, across.to(images.dtype)[:, None, None])
+
+
+def _neighbours(place: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two px about each place (px from the first edge) and how far it lies from the first of them to the second."""
+    centre = (place - 0.5).clamp(0, length - 1)  # half a px beyond the last centre, the mirror image is that px itself
+    first = centre.floor()
+    before = first.long()
+    return before, (before + 1).clamp(max=length - 1), centre - first
 
 
 def _halve(images: Tensor) -> Tensor:
@@ -167,4 +198,5 @@ def _halve(images: Tensor) -> Tensor:
     odd_rows, odd_columns = images.shape[2] % 2, images.shape[3] % 2
     if odd_rows or odd_columns:
         images = F.pad(images, (0, odd_columns, 0, odd_rows), mode="replicate")
-    return F.avg_pool2d(images, 2)
+    rows = images[:, :, 0::2] + images[:, :, 1::2]  # several times faster on a CPU than average pooling
+    return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)

@@ -83,7 +83,7 @@ class Mixup(Operation):
     unphysical_for: ClassVar[tuple[str, ...]] = ("regression targets",)
     weight: Range = (0.0, 0.3)
 
-    def __call__(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
+    def __call__(self, images: Tensor, keys: Tensor, scale: PixelScale, *, in_place: bool = False) -> Tensor:
         if self.p == 0:
             return images
         order = torch.argsort(keys)

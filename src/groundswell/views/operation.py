@@ -88,8 +88,11 @@ class Operation(Settings):
         """Its key among the settings of views."""
         return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
-    def __call__(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
-        """Images float ``[B, C, H, W]`` with the chosen rows changed; keys int64 ``[B]`` on the CPU."""
+    def __call__(self, images: Tensor, keys: Tensor, scale: PixelScale, *, in_place: bool = False) -> Tensor:
+        """Images float ``[B, C, H, W]`` with the chosen rows changed; keys int64 ``[B]`` on the CPU.
+
+        The images given stay as they are unless ``in_place``, which saves a copy of the rows that are not chosen.
+        """
         if self.p == 0:
             return images
         rows = self.chosen(keys)
@@ -98,7 +101,8 @@ class Operation(Settings):
         if len(rows) == len(images):
             return self._change(images, keys, scale)
         at = rows.to(images.device)
-        return images.index_copy(0, at, self._change(images[at], keys[rows], scale))
+        changed = self._change(images[at], keys[rows], scale)
+        return images.index_copy_(0, at, changed) if in_place else images.index_copy(0, at, changed)
 
     def _change(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         changed = self.apply(images, keys, scale)

@@ -26,8 +26,8 @@ ORDER = (
     *("blur", "sharpness", "notch", "speckle", "noise", "erasing"),
 )
 
-# Pixels of the views worked on at a time: 4 MB stays near a core, and keeps the temporaries of large views small.
-CPU_CHUNK = 1 << 20
+# Pixels of the views worked on at a time: 2 MB stays near a core, and keeps the temporaries of large views small.
+CPU_CHUNK = 1 << 19
 GPU_CHUNK = 1 << 27
 
 
@@ -148,7 +148,7 @@ class ViewPolicy:
         for part in parts:
             changed = views[part]
             for operation in self.operations:
-                changed = operation(changed, keys[part], self.scale)
+                changed = operation(changed, keys[part], self.scale, in_place=True)
             views[part] = changed
         return views
 
