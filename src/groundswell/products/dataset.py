@@ -185,7 +185,8 @@ def _attributes(
         "product_id": facts.product_id,
         "image_id": facts.id,
         **({"image_number": facts.image_number} if facts.image_number is not None else {}),
-        **{key: getattr(facts, key) for key in ("mission", "mode", "beam", "orbit", "orbit_pass", "datatake", "look")},
+        **{key: getattr(facts, key) for key in ("mission", "beam", "orbit", "orbit_pass", "datatake", "look")},
+        "acquisition_mode": facts.mode,  # not "mode": scipy's NetCDF writer takes that for its own
         "product_type": a.header.kind,
         "heading_deg": a.heading_deg,
         "orientation": "rows in the order of time, columns from near to far range; not turned to north",
