@@ -18,12 +18,12 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _LINE, _GAP = 15, 6
 
 
-def grey(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """An image ``[H, W]`` as 8-bit grey, linear between its 1st and 99th percentile; NaN is black."""
+def grey(image: NDArray[np.floating[Any]], limits: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """An image ``[H, W]`` as 8-bit grey, linear between ``limits``, or its 1st and 99th percentile; NaN is black."""
     valid = image[np.isfinite(image)]
     if not valid.size:
         return np.zeros(image.shape, np.uint8)
-    low, high = np.percentile(valid, [1, 99])
+    low, high = limits or np.percentile(valid, [1, 99])
     scaled = (image - low) / max(float(high - low), 1e-12)
     return np.asarray(np.nan_to_num(np.clip(scaled, 0, 1)) * 255 + 0.5, dtype=np.uint8)
 
@@ -37,6 +37,7 @@ def contact_sheet(
     tile: int = 180,
     heading: str = "",
     marked: Sequence[int] = (),
+    limits: Sequence[tuple[float, float]] | None = None,
 ) -> None:
     """Write a page of images, row by row.
 
@@ -54,6 +55,8 @@ def contact_sheet(
         Above all.
     marked : sequence of int
         Images to frame, such as the query of a search.
+    limits : sequence of (low, high), optional
+        The values that are black and white in each image, in place of its own percentiles.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def contact_sheet(
             continue
         x = _GAP + (i % across) * (tile + _GAP)
         y = top + (i // across) * (tile + lines * _LINE + 2 * _GAP)
-        picture = Image.fromarray(grey(image))
+        picture = Image.fromarray(grey(image, limits[i] if limits else None))
         scale = tile / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         smaller = scale < 1

@@ -1,0 +1,128 @@
+"""The sheet of views: the views of training, in their places, with what they break."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from groundswell import rng
+from groundswell.archive.reader import Archive
+from groundswell.backbones import Features
+from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
+from groundswell.cli.app import application
+from groundswell.methods.simclr import SimCLR, SimCLRSettings
+from groundswell.report.sheets import grey
+from groundswell.report.views import show_views, two_views
+from groundswell.views import ViewPolicy, ViewSettings
+from groundswell.views.tasks import broken_labels
+from training.tiny import make_archive, tiny_recipe
+
+TILE, GAP, LINE = 180, 6, 15
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return make_archive(tmp_path_factory.mktemp("sheet") / "a", count=24)
+
+
+class Listening(nn.Module):
+    """A backbone that keeps what it is shown."""
+
+    dim = 4
+
+    def forward(self, images: torch.Tensor) -> Features:
+        self.seen = images
+        return Features(images.mean((2, 3)).repeat(1, 4), images)
+
+
+def test_the_panels_are_the_views_that_simclr_compares() -> None:
+    images = rng.normal(rng.keys(0, range(6)), "image", 24 * 24).view(6, 1, 24, 24)
+    policy, keys, backbone = ViewPolicy(ViewSettings(policy="ocean"), 16), rng.keys(3, range(6)), Listening()
+    SimCLR(SimCLRSettings(), backbone, policy, 0).loss(images, keys)  # type: ignore[arg-type]
+    assert torch.equal(torch.cat([panel.images for panel in two_views(policy, images, keys)]), backbone.seen)
+
+
+def test_each_row_is_an_original_and_its_views_in_one_grey_scale(archive: Archive, tmp_path: Path) -> None:
+    whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
+    views = {"geometry": whole, "gain": {"p": 1.0, "db": (3.0, 3.0)}}
+    shown = show_views(archive, tiny_recipe(views=views), tmp_path / "s.png", count=4)
+    rows = [0, 8, 15, 23]  # evenly spaced among 24
+    assert shown.ids == [archive.catalogue["id"].iloc[i] for i in rows]
+    page = np.asarray(Image.open(tmp_path / "s.png").convert("L")).astype(int)
+    pixels = np.clip(archive.read(rows)[:, 0], -15, 15) / 7.5
+    for i in range(4):
+        low, high = np.percentile(pixels[i], [1, 99])
+        top = LINE + 2 * GAP + i * (TILE + 2 * LINE + 2 * GAP)
+        for column, expected in enumerate((pixels[i], pixels[i] + 3 / 7.5, pixels[i] + 3 / 7.5)):
+            left = GAP + column * (TILE + GAP)
+            tile = page[top : top + TILE, left : left + TILE]
+            centres = np.floor((np.arange(32) + 0.5) * TILE / 32).astype(int)
+            assert np.abs(tile[np.ix_(centres, centres)] - grey(expected, (low, high))).max() <= 1
+
+
+def test_the_verb_writes_the_sheet_and_says_what_breaks(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(json.dumps(tiny_recipe().model_dump(mode="json")))
+    command = ["views", str(archive.path), "--recipe", str(tmp_path / "r.yaml"), "-o", str(tmp_path / "s.png")]
+    command += ["--count", "3", "--where", "split == 'test'", "views.geometry.rotation=1"]
+    result = CliRunner().invoke(application, [*command, "--json"])
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert data["views"] == ["first view", "second view"]
+    assert set(data["ids"]) <= set(archive.where("split == 'test'").catalogue["id"])
+    assert "direction" in data["unphysical_for"]["rotation"]
+    assert "rotation: direction" in CliRunner().invoke(application, command).stdout
+    assert Image.open(tmp_path / "s.png").width == 3 * (TILE + GAP) + GAP
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["views.solarise.p=0.5"], "no white to fold back from"),
+        (["--channel", "VH"], "choose from VV"),
+        (["--where", "split == 'none'"], "holds for none"),
+        (["views.solarize.p=0.5"], "solarise"),
+    ],
+)
+def test_what_cannot_be_shown_is_a_usage_error(
+    archive: Archive, tmp_path: Path, extra: list[str], message: str
+) -> None:
+    command = ["views", str(archive.path), "--recipe", "demo", "-o", str(tmp_path / "s.png"), *extra]
+    result = CliRunner().invoke(application, command)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "s.png").exists()
+
+
+def test_an_archive_beside_another_is_refused(archive: Archive, tmp_path: Path) -> None:
+    both = ["views", str(archive.path), str(archive.path), "--recipe", "demo", "-o", str(tmp_path / "s.png")]
+    result = CliRunner().invoke(application, both)
+    assert result.exit_code == 2
+    assert "one archive" in result.stderr
+
+
+def test_labels_are_known_by_their_names() -> None:
+    columns = [
+        "id",
+        "incidence_deg",
+        "label_wind_speed",
+        "label_wind_direction_deg",
+        "label_hs_swell",
+        "label_phenomenon",
+    ]
+    chip = ViewPolicy(ViewSettings(policy="chip"), 16).unphysical_for()
+    broken = broken_labels(chip, columns)
+    assert set(broken) == {"label_wind_speed", "label_wind_direction_deg", "label_hs_swell"}
+    assert broken["label_wind_speed"] == ("gain",)
+    assert broken["label_wind_direction_deg"] == ("flip_azimuth", "flip_range", "rotation")
+    mixed = ViewPolicy(ViewSettings(mixup={"p": 0.5}, geometry={"scale": (1.0, 1.0)}), 16).unphysical_for()
+    assert set(broken_labels(mixed, columns)) == set(broken)
+    assert broken_labels({}, columns) == {}
