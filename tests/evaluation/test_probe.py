@@ -341,6 +341,55 @@ def test_the_command_line_probes_and_predicts(files, frame):
     assert not (files / "no.parquet").exists()
 
 
+def test_labels_of_another_table_are_joined_by_id(files, frame):
+    labels = pd.DataFrame({"id": frame["id"][::-1], "sea": frame["label_hs"][::-1], "sea_src": "buoy"})
+    labels.iloc[:-300].to_parquet(files / "labels.parquet")  # the first 300 imagettes have none
+    options = ["--target", "sea", "--split", "split", "--draws", "100", "--protocol", "linear"]
+    options += ["--labels", files / "labels.parquet", "--where", "label_sea_src == 'buoy'", "-o", files / "r"]
+    done = _run("probe", files / "model.parquet", files / "statistics.parquet", *options, "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)
+    assert data["targets"][0]["name"] == "sea"
+    # The planted wave height, found through the join: a join in the wrong order would score nothing.
+    score = next(r for r in data["scores"] if r["table"] == "model")
+    spread = data["targets"][0]["train"]["standard_deviation"]
+    assert score["metric"] == "rmse"
+    assert score["value"] < 0.5 * spread
+    record = json.loads((files / "r" / "results.json").read_text())
+    assert record["labels"]["name"] == "labels.parquet"
+    target = record["targets"][0]
+    assert target["train"]["rows"] + sum(part["rows"] for part in target["parts"]) <= 300
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.rename(columns={"id": "name"}), "no column 'id'"),
+        (lambda t: pd.concat([t, t]), "comes twice"),
+        (lambda t: t.assign(id="x" + t["id"]), "does not fit"),
+        (lambda t: t.assign(type="again"), "two columns label_type"),
+    ],
+)
+def test_label_tables_that_do_not_fit_are_refused(tables, frame, tmp_path, change, says):
+    change(frame[["id", "label_hs"]].rename(columns={"label_hs": "sea"})).to_parquet(tmp_path / "l.parquet")
+    with pytest.raises((UsageError, TableError), match=says):
+        tables["model"].with_labels(tmp_path / "l.parquet")
+
+
+def test_joined_labels_keep_their_types_and_gaps(tables, frame, tmp_path):
+    rows = frame["id"].iloc[[5, 2]]
+    pd.DataFrame({"id": rows, "n": [1, 2], "x": [0.5, None], "s": ["a", None], "label_b": [True, False]}).to_csv(
+        tmp_path / "l.csv", index=False
+    )
+    joined = tables["model"].with_labels(tmp_path / "l.csv").frame
+    assert joined.loc[[5, 2], "label_n"].tolist() == [1, 2]
+    assert joined["label_n"].notna().sum() == 2
+    assert joined.loc[5, "label_x"] == 0.5
+    assert joined["label_x"].notna().sum() == joined["label_s"].notna().sum() == 1
+    assert joined.loc[[5, 2], "label_b"].tolist() == [1, 0]
+    assert joined["label_type"].equals(frame["label_type"])
+
+
 def test_a_probe_of_both_takes_two_tables(files):
     tables = [files / "model.parquet", files / "statistics.parquet"]
     common = ["--split", "split", "--draws", 100, "--protocol", "linear"]

@@ -53,6 +53,9 @@ def probe(
     group: Annotated[
         str, typer.Option(metavar="COLUMN", help="What must never straddle a split; auto is `group`, none is each row.")
     ] = "auto",
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add the columns of this table (Parquet, CSV) by its column id.")
+    ] = None,
     where: Annotated[str | None, typer.Option(help="Rows to use: \"label_type in ['Cargo', 'Tanker']\".")] = None,
     baseline_columns: Annotated[
         str | None, typer.Option(metavar="A,B", help="Add a control that sees only these columns, e.g. width,height.")
@@ -83,6 +86,8 @@ def probe(
 
     Example: `groundswell probe model.parquet random-0.parquet statistics.parquet --target label_phenomenon -o results`
     """
+    from dataclasses import replace
+
     from rich.markup import escape
 
     from groundswell.config import validate
@@ -90,6 +95,7 @@ def probe(
     from groundswell.evaluation.probe import baseline, run_probe
     from groundswell.evaluation.results import for_json, refuse_existing
     from groundswell.evaluation.text import shown, verdicts
+    from groundswell.files import sha256_file
 
     values: dict[str, Any] = {
         "targets": target,
@@ -113,9 +119,15 @@ def probe(
     settings = validate(ProbeSettings, values)
     refuse_existing(output, overwrite)
     opened = read_tables(tables)
+    if labels is not None:  # rows and labels are those of the first table
+        first = next(iter(opened))
+        opened[first] = opened[first].with_labels(labels)
     if baseline_columns:
         opened["baseline"] = baseline(next(iter(opened.values())), _listed(baseline_columns), where)
     results = run_probe(opened, settings)
+    if labels is not None:
+        used = {"labels": {"name": labels.name, "sha256": sha256_file(labels)}}
+        results = replace(results, record={**results.record, **used})
     results.save(output, overwrite=overwrite)
     record = results.record
     data = {

@@ -12,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from groundswell.archive.catalogue import LABEL, label_array
 from groundswell.encoder import geoparquet
 from groundswell.encoder.embedding import Embedder as Embedder
 from groundswell.encoder.embedding import embed as embed
 from groundswell.encoder.geoparquet import Header as Header
 from groundswell.errors import TableError, UsageError
 from groundswell.files import digest
+from groundswell.products.labels import label_name
+from groundswell.products.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,42 @@ class EmbeddingTable:
         header = self.header
         where = expression if header.where is None else f"({header.where}) and ({expression})"
         return EmbeddingTable(self.vectors[keep], self.frame[keep].reset_index(drop=True), replace(header, where=where))
+
+    def with_labels(self, path: str | Path) -> EmbeddingTable:
+        """The table with the columns of a label table (Parquet, CSV) whose column ``id`` names imagettes, as of
+        `groundswell collocate`; rows of imagettes that are not in this table are left out.
+
+        Raises
+        ------
+        DataError
+            When the label table is damaged.
+        UsageError
+            When it has no column ``id``.
+        TableError
+            When an id comes twice, none is in this table, or a label is there already.
+        """
+        given = read_table(path)
+        positions = pd.Index(given.texts("id"))
+        order = positions.get_indexer(pd.Index(self.frame["id"].astype(str))) if positions.is_unique else None
+        if order is None or (order < 0).all():
+            why = (
+                "an id comes twice"
+                if order is None
+                else f"it names {positions[0]}, the table {self.frame['id'].iloc[0]}"
+            )
+            raise TableError("a label table does not fit an embedding table", where=path, why=why)
+        labels: dict[str, pd.Series] = {}
+        for name in given.columns:
+            label = LABEL + label_name(name)
+            if name == "id":
+                continue
+            if label in self.frame or label in labels:
+                raise TableError(
+                    f"there are two columns {label}", where=path, fix="rename the column of the label table"
+                )
+            values = given.values(name)
+            labels[label] = label_array([values[i] if i >= 0 else None for i in order]).to_pandas()
+        return replace(self, frame=pd.concat([self.frame, pd.DataFrame(labels, index=self.frame.index)], axis=1))
 
     def write(self, path: str | Path) -> None:
         """Write the table as GeoParquet, whole or not at all."""
