@@ -90,6 +90,19 @@ def test_pooled_is_the_mean_of_spatial_for_a_resnet():
     torch.testing.assert_close(features.pooled, features.spatial.mean((2, 3)))
 
 
+def test_stages_are_pooled_by_mean_and_by_maximum():
+    settings = BackboneSettings(width=8, pooling="stages")
+    backbone = build_backbone(settings, 1, seed=0).eval()
+    seen = []
+    for name in ("layer2", "layer3", "layer4"):
+        getattr(backbone, name).register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.randn(2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    pooled = backbone(x).pooled
+    expected = [s.mean((2, 3)) for s in seen] + [s.flatten(2).max(dim=2).values for s in seen]
+    torch.testing.assert_close(pooled, torch.cat(expected, dim=1), rtol=0, atol=0)
+    assert pooled.shape == (2, backbone.dim) == (2, 2 * (16 + 32 + 64))
+
+
 def test_spatial_features_keep_rows_and_columns_in_place():
     """A change in one corner changes that corner of the spatial features most."""
     x = torch.zeros(1, 1, 64, 64)

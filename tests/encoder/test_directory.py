@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from groundswell.errors import GroundswellError, ModelError
 ARCHITECTURES = [
     {"name": "resnet18", "width": 8},
     {"name": "resnet50", "width": 8},
+    {"name": "resnet18", "width": 8, "pooling": "stages"},
     {"name": "vit-ti/8", "image_size": 24},
     {"name": "vit-ti/8", "image_size": 24, "registers": 4},
     {"name": "resnet18", "width": 8, "stem": "small"},
@@ -51,7 +53,7 @@ def test_round_trip(archive: Archive, tmp_path: Path, architecture: dict[str, ob
     assert not [f.name for f in (tmp_path / "m").iterdir() if f.suffix in {".pt", ".pth", ".bin", ".pkl"}]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES[:4])
+@pytest.mark.parametrize("architecture", ARCHITECTURES[:5])
 def test_transformers_reads_it_without_remote_code(
     archive: Archive, tmp_path: Path, architecture: dict[str, object]
 ) -> None:
@@ -61,8 +63,9 @@ def test_transformers_reads_it_without_remote_code(
     images = encoder.preprocessing(archive.read(np.arange(4)), archive.channels, archive.catalogue[:4])
     ours = encoder.features(images)
     with torch.no_grad():
-        output = theirs(pixel_values=images)
-    pooled = output.last_hidden_state[:, 0] if "vit" in encoder.settings.name else output.pooler_output[..., 0, 0]
+        output = theirs(pixel_values=images, output_hidden_states=True)
+    card = (tmp_path / "m" / "README.md").read_text()
+    pooled = eval(re.search(r"the embedding is `(.*)`", card)[1], {"torch": torch}, dict(output))  # as the card says
     torch.testing.assert_close(pooled, ours.pooled, atol=1e-5, rtol=1e-5)
     if "vit" not in encoder.settings.name:
         torch.testing.assert_close(output.last_hidden_state, ours.spatial, atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 
 from groundswell.backbones.base import Backbone, Features
-from groundswell.backbones.resnet import BasicBlock, Bottleneck, ResNet, Stem
+from groundswell.backbones.resnet import BasicBlock, Bottleneck, Pooling, ResNet, Stem
 from groundswell.backbones.vit import VisionTransformer
 from groundswell.config import Settings
 
@@ -60,6 +60,8 @@ class BackboneSettings(Settings):
         ResNet: channels of the first stage (64 is the paper's).
     stem : "imagenet" or "small"
         ResNet: 7x7 convolution of stride 2 and max pooling, or 3x3 of stride 1 without pooling, for small chips.
+    pooling : "mean" or "stages"
+        ResNet: the embedding is the mean of the last stage, or means and maxima of the last three.
     registers : int
         ViT: extra tokens.
     image_size : int
@@ -69,13 +71,14 @@ class BackboneSettings(Settings):
     name: Name = "resnet18"
     width: int = Field(default=64, ge=4, le=1024)
     stem: Stem = "imagenet"
+    pooling: Pooling = "mean"
     registers: int = Field(default=0, ge=0, le=64)
     image_size: int = Field(default=256, ge=8)
 
     @model_validator(mode="after")
     def _settings_of_the_other_family(self) -> Self:
-        ours = {"registers", "image_size"} if self.name.startswith("vit") else {"width", "stem"}
-        foreign = {"width", "stem", "registers", "image_size"} - ours
+        resnet, vit = {"width", "stem", "pooling"}, {"registers", "image_size"}
+        foreign = resnet if self.name.startswith("vit") else vit
         for field in sorted(foreign & self.model_fields_set):
             if getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(f"{field} means nothing for {self.name}: remove it")
@@ -96,7 +99,9 @@ def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> B
     with torch.random.fork_rng(devices=[]):  # constructors of torch draw weights of their own: thrown away below
         if settings.name in RESNETS:
             block, depths = RESNETS[settings.name]
-            network: ResNet | VisionTransformer = ResNet(block, depths, in_channels, settings.width, settings.stem)
+            network: ResNet | VisionTransformer = ResNet(
+                block, depths, in_channels, settings.width, settings.stem, settings.pooling
+            )
         else:
             size, patch = settings.name.removeprefix("vit-").split("/")
             dim, depth, heads = VIT_SIZES[size]

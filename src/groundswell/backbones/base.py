@@ -16,9 +16,10 @@ class Features(NamedTuple):
     Attributes
     ----------
     pooled : float [N, D]
-        One vector an image: the mean of the spatial features (ResNet), or the class token (ViT).
+        One vector an image: the mean of the spatial features (ResNet; or of several stages, see there), or the class
+        token (ViT).
     spatial : float [N, D, h, w]
-        One vector a place: rows follow the rows of the image.
+        One vector a place, of the last stage: rows follow the rows of the image.
     """
 
     pooled: Tensor

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from groundswell.backbones.base import Backbone, Features
 
 Stem = Literal["imagenet", "small"]
+Pooling = Literal["mean", "stages"]
 
 
 class BasicBlock(nn.Module):
@@ -65,7 +67,7 @@ def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
 
 
 class ResNet(Backbone):
-    """A residual network; ``pooled`` is the mean of ``spatial``.
+    """A residual network; ``pooled`` is the mean of ``spatial``, or tells of several stages.
 
     Parameters
     ----------
@@ -79,6 +81,10 @@ class ResNet(Backbone):
     stem : "imagenet" or "small"
         "imagenet": 7x7 convolution of stride 2, then 3x3 max pooling of stride 2: features at 1/32 of the image.
         "small" (ours, for chips of 32 to 128 px): 3x3 convolution of stride 1, no pooling: features at 1/8.
+    pooling : "mean" or "stages"
+        "mean": ``pooled`` is the mean of the last stage over the image, as in the paper.
+        "stages" (ours): the means of stages 2, 3 and 4, then their maxima. The mean of the last stage alone loses
+        single bright targets, and the texture that earlier stages hold (docs/recipes.md has what that costs).
     """
 
     def __init__(
@@ -88,9 +94,12 @@ class ResNet(Backbone):
         in_channels: int,
         width: int = 64,
         stem: Stem = "imagenet",
+        pooling: Pooling = "mean",
     ) -> None:
-        super().__init__(8 * width * block.expansion, in_channels)
+        last = 8 * width * block.expansion
+        super().__init__(last if pooling == "mean" else 2 * (last // 4 + last // 2 + last), in_channels)
         self.stem = stem
+        self.pooling = pooling
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv1 = nn.Conv2d(in_channels, width, size, stride, size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -122,5 +131,10 @@ class ResNet(Backbone):
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         if self.stem == "imagenet":
             x = F.max_pool2d(x, 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return Features(x.mean((2, 3)), x)
+        second = self.layer2(self.layer1(x))
+        third = self.layer3(second)
+        fourth = self.layer4(third)
+        if self.pooling == "mean":
+            return Features(fourth.mean((2, 3)), fourth)
+        stages = (second, third, fourth)
+        return Features(torch.cat([s.mean((2, 3)) for s in stages] + [s.amax((2, 3)) for s in stages], dim=1), fourth)

@@ -37,7 +37,7 @@ def write_card(
         f"An encoder of SAR images: {encoder.settings.name}, embeddings of {encoder.dim} numbers.",
         _data(data),
         _input(encoder),
-        _use(native),
+        _use(native, encoder.settings.pooling),
     ]
     if metrics:
         rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in metrics.items() if _is_number(value))
@@ -73,14 +73,21 @@ def _input(encoder: Encoder) -> str:
     )
 
 
-def _use(native: Mapping[str, Any] | None) -> str:
+def _use(native: Mapping[str, Any] | None, pooling: str) -> str:
     text = (
         "## Use\n\n```python\nimport groundswell\n\nencoder = groundswell.load('path/to/this/folder')\n"
         "vectors = encoder.encode(groundswell.open_archive('archive'))  # float32 [N, D]\n```"
     )
     if native is None:
         return f"{text}\n\nThis architecture has no counterpart in transformers; only groundswell loads it."
-    pooled = "pooler_output[..., 0, 0]" if native["model_type"] == "resnet" else "last_hidden_state[:, 0]"
+    if native["model_type"] != "resnet":
+        pooled = "last_hidden_state[:, 0]"
+    elif pooling == "mean":
+        pooled = "pooler_output[..., 0, 0]"
+    else:  # "stages"
+        pooled = (
+            "torch.cat([h.mean((2, 3)) for h in hidden_states[-3:]] + [h.amax((2, 3)) for h in hidden_states[-3:]], 1)"
+        )
     return (
         f"{text}\n\nThe weights also load with `transformers.AutoModel.from_pretrained` "
         f"(`{native['architectures'][0]}`); give it images scaled as above, the embedding is `{pooled}`."
