@@ -18,7 +18,7 @@ import torch
 from groundswell import rng
 from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.objectives.nt_xent import nt_xent
-from groundswell.views import ViewPolicy, ViewSettings
+from groundswell.views import ViewPolicy, ViewSettings, block_masks, random_masks
 from groundswell.views.operation import PixelScale
 from groundswell.views.policies import ORDER, POLICIES
 
@@ -64,6 +64,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device, batch, repeats = arguments.device, arguments.batch, arguments.repeats
     keys = rng.keys(0, range(batch), "view 0")
+    freed = torch.zeros(8_000_000)  # once such a block was freed, glibc keeps freed memory, as in any training run
+    del freed
+    for side in (16, 32):
+        blocks = seconds(lambda n=side: block_masks(keys, (n, n), (0.1, 0.5), 0.5), arguments, repeats)
+        single = seconds(lambda n=side: random_masks(keys, n * n, 0.75), arguments, repeats)
+        print(f"masks of {side} x {side} patches, images/s: blocks {batch / blocks:,.0f}, random {batch / single:,.0f}")
     for size in (64, 128):
         x = torch.randn(batch, 1, size, size, device=device)
         setting = f"batch {batch}, {arguments.threads} threads, {device}, {arguments.clock} clock"
@@ -81,7 +87,7 @@ def main() -> None:
                 views = ViewPolicy(ViewSettings(policy=policy), size)  # type: ignore[arg-type]
                 one = seconds(lambda make=views, x=images: make(x, keys), arguments, repeats)
                 share = f"   two views / step {2 * one / step:5.2f}" if step else ""
-                print(f"  {policy:6s} {source:3d} -> {size:3d} px {batch / one:10,.0f} views/s{share}")
+                print(f"  {policy:15s} {source:3d} -> {size:3d} px {batch / one:10,.0f} views/s{share}")
 
 
 if __name__ == "__main__":

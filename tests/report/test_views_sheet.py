@@ -21,8 +21,8 @@ from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers 
 from groundswell.cli.app import application
 from groundswell.methods.simclr import SimCLR, SimCLRSettings
 from groundswell.report.sheets import grey
-from groundswell.report.views import show_views, two_views
-from groundswell.views import ViewPolicy, ViewSettings
+from groundswell.report.views import crops, masked, show_views, two_views
+from groundswell.views import MultiCrop, ViewPolicy, ViewSettings, block_masks
 from groundswell.views.tasks import broken_labels
 from training.tiny import make_archive, tiny_recipe
 
@@ -126,3 +126,28 @@ def test_labels_are_known_by_their_names() -> None:
     mixed = ViewPolicy(ViewSettings(mixup={"p": 0.5}, geometry={"scale": (1.0, 1.0)}), 16).unphysical_for()
     assert set(broken_labels(mixed, columns)) == set(broken)
     assert broken_labels({}, columns) == {}
+
+
+def test_crops_and_masks_are_those_of_the_method() -> None:
+    images = rng.normal(rng.keys(0, range(3)), "image", 40 * 40).view(3, 1, 40, 40)
+    keys = rng.keys(3, range(3))
+    maker = MultiCrop(ViewPolicy(ViewSettings(), 32), ViewPolicy(ViewSettings(), 16), n_global=2, n_local=3)
+    panels = crops(maker, images, keys)
+    assert [panel.title for panel in panels[1:3]] == ["global view 2", "local view 1"]
+    made = maker(images, keys)
+    assert torch.equal(torch.cat([panel.images for panel in panels[:2]]), made.globals)
+    assert torch.equal(torch.cat([panel.images for panel in panels[2:]]), made.locals)
+    masks = block_masks(keys, (4, 4), (0.4, 0.6), 1.0)
+    hidden = masked(panels[0], masks)
+    for i in range(3):
+        for patch in range(16):
+            y, x = divmod(patch, 4)
+            part = hidden.images[i, 0, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
+            assert part.isnan().all() if masks[i, patch] else part.isfinite().all()
+    assert f"{masks.float().mean():.0%} hidden" in hidden.title
+
+
+def test_without_local_views_there_are_only_global_ones() -> None:
+    images = torch.zeros(2, 1, 16, 16)
+    maker = MultiCrop(ViewPolicy(ViewSettings(), 16), None)
+    assert [panel.title for panel in crops(maker, images, rng.keys(0, range(2)))] == ["global view 1", "global view 2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from groundswell.archive.reader import Archive
 from groundswell.errors import UsageError
 from groundswell.report.sheets import contact_sheet
 from groundswell.training.recipe import Recipe
-from groundswell.views import ViewPolicy
+from groundswell.views import MultiCrop, ViewPolicy
 from groundswell.views.tasks import broken_labels
 
 
@@ -105,3 +106,21 @@ def show_views(
 def two_views(policy: ViewPolicy, images: Tensor, keys: Tensor) -> list[Panel]:
     """The two views of each image that `methods.simclr.SimCLR.loss` compares."""
     return [Panel(name, policy(images, rng.keys(0, keys, name))) for name in ("first view", "second view")]
+
+
+def crops(maker: MultiCrop, images: Tensor, keys: Tensor) -> list[Panel]:
+    """The global and the local views of each image, as multi-crop gives them to a method."""
+    made = maker(images, keys)
+    whole = [Panel(f"global view {i + 1}", part) for i, part in enumerate(made.globals.chunk(maker.n_global))]
+    small = made.locals.chunk(maker.n_local) if maker.n_local else ()
+    return whole + [Panel(f"local view {i + 1}", part) for i, part in enumerate(small)]
+
+
+def masked(panel: Panel, masks: Tensor) -> Panel:
+    """A panel without the patches that a method hides: masks bool ``[B, patches]`` of a square grid, True hidden."""
+    side = math.isqrt(masks.shape[1])
+    hidden = masks.view(-1, 1, side, side).to(panel.images.device)
+    patch = panel.images.shape[-1] // side
+    hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    share = masks.float().mean().item()
+    return Panel(f"{panel.title}, {share:.0%} hidden", panel.images.masked_fill(hidden, torch.nan))

@@ -41,12 +41,15 @@ class Elastic(Operation):
         along_rows, along_columns = _basis(height, self.spacing), _basis(width, self.spacing)
         shape = (n, 2, along_rows.shape[1], along_columns.shape[1])
         control = rng.normal(keys, "Elastic/control", math.prod(shape[1:])).view(shape)
-        strength = to_pixels(self.draw(keys, "displacement", *self.displacement), control) / _SPREAD
-        moved = along_rows @ (strength * control) @ along_columns.T  # px, [n, (x, y), H, W]
+        control = to_pixels(self.draw(keys, "displacement", *self.displacement), control) / _SPREAD * control
         columns, rows = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+        along_rows, along_columns, control, columns, rows = (
+            t.to(images.device, images.dtype) for t in (along_rows, along_columns, control, columns, rows)
+        )
+        moved = along_rows @ control @ along_columns.T  # px, [n, (x, y), H, W]
         x = (moved[:, 0] + columns) * (2 / width) - 1
         y = (moved[:, 1] + rows[:, None]) * (2 / height) - 1
-        grid = torch.stack([x, y], dim=-1).to(images.device, images.dtype)
+        grid = torch.stack([x, y], dim=-1)
         return F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
 
 
