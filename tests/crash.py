@@ -6,11 +6,13 @@ A point is ``kind:what:number``: the ``number``-th (from 1) call of ``replace`` 
 - ``before``, ``after``, and for writes ``middle`` (half of the bytes are out): SIGKILL to the process group
 - ``enospc``, ``eio``: that call and, for a full disk, every later write fails with this error
 - ``short``: a write takes half of what it was given, once, which is allowed and must change nothing
+- ``power``: the call raises `PowerLost`; `Trap.lose` then takes from the disk whatever was not synced
 
 The program is not prepared for this in any way: the calls are patched in the child. A killed process leaves its page
-cache behind, so this does not test for power loss; that every file is synced before it is renamed is a test of its own.
+cache behind: only ``power`` tells whether what is committed was durable.
 
-As a program: ``python tests/crash.py [--point P] [--counts FILE] -- groundswell ...`` or ``-- module:function JSON``.
+As a program: ``python tests/crash.py [--point P] [--alone] [--counts FILE] -- groundswell ...`` or ``--
+module:function JSON``. With ``--alone`` only the process at the point is killed, and not those that it started.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Point:
     @classmethod
     def parse(cls, text: str) -> Point:
         kind, what, number = text.split(":")
-        if what not in KINDS[kind]:
+        if what not in (*KINDS[kind], "power"):
             raise ValueError(f"{kind} has no {what}; known: {KINDS[kind]}")
         return cls(kind, what, int(number))
 
@@ -69,6 +71,16 @@ class Trap:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     log: list[tuple[str, str]] = field(default_factory=list)
     full: bool = False
+    alone: bool = False
+    lying: bool = False
+    unsynced: set[str] = field(default_factory=set)
+    renames: list[tuple[str, str, bytes | None]] = field(default_factory=list)
+
+    def kill(self) -> None:
+        """SIGKILL to this process, and to all it started unless it is to die alone."""
+        if self.alone:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def enter(self, kind: str, name: str) -> str:
         """Count a call; what is to happen at it ('' for nothing). Kills and errors 'before' happen here."""
@@ -80,17 +92,44 @@ class Trap:
         if point is None or point.kind != kind or point.number != self.counts[kind]:
             return ""
         if point.what == "before":
-            kill_group()
+            self.kill()
+        if point.what == "power":
+            raise PowerLost
         if point.what in ("eio", "enospc"):
             self.full = point.what == "enospc"
             code = getattr(errno, point.what.upper())
             raise OSError(code, os.strerror(code), name)
         return point.what
 
+    def renaming(self, source: str, target: str) -> None:
+        """Note a rename that is about to happen: until its folder is synced, it may be as if it never was."""
+        old = Path(target).read_bytes() if Path(target).is_file() else None
+        self.renames.append((source, target, old))
+        self.unsynced.discard(target)
+        if source in self.unsynced:
+            self.unsynced.remove(source)
+            self.unsynced.add(target)
 
-def kill_group() -> None:
-    """SIGKILL to this process and all it started."""
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    def synced(self, name: str) -> None:
+        """Note that a file, or the names in a folder, are on the disk to stay (unless the disk is ``lying``)."""
+        if not self.lying:
+            self.unsynced.discard(name)
+            self.renames = [rename for rename in self.renames if str(Path(rename[1]).parent) != name]
+
+    def lose(self, names_too: bool) -> None:
+        """Take from the disk what was never synced: content, and (which a disk may have kept) renames."""
+        for name in self.unsynced:
+            if Path(name).exists():
+                os.truncate(name, 0)
+        for source, target, old in reversed(self.renames) if names_too else ():
+            if Path(target).exists() and Path(source).parent.exists():
+                Path(target).rename(source)
+            if old is not None:
+                Path(target).write_bytes(old)
+
+
+class PowerLost(BaseException):
+    """The power fails: nothing that this process does from here on reaches the disk, save what must be cleaned up."""
 
 
 class _Raw(io.FileIO):
@@ -107,10 +146,11 @@ class _Raw(io.FileIO):
             return super().write(view[: max(1, len(view) // 2)])
         if what == "middle":
             super().write(view[: len(view) // 2])
-            kill_group()
+            self.trap.kill()
+        self.trap.unsynced.add(str(self.name))
         written = super().write(view)
         if what == "after":
-            kill_group()
+            self.trap.kill()
         return written
 
 
@@ -121,18 +161,23 @@ def _name(file: Any) -> str:
 
 
 @contextmanager
-def trapped(point: str | None = None) -> Iterator[Trap]:
+def trapped(point: str | None = None, *, alone: bool = False, lying: bool = False) -> Iterator[Trap]:
     """Patch os.replace, os.rename, os.fsync and open for writing in this process."""
-    trap = Trap(Point.parse(point) if point else None)
+    trap = Trap(Point.parse(point) if point else None, alone=alone, lying=lying)
     saved = {name: getattr(os, name) for name in ("replace", "rename", "fsync")}
     opened = io.open
 
     def patched(kind: str, real: Any) -> Any:
         def call(first: Any, *args: Any, **kwargs: Any) -> Any:
-            what = trap.enter(kind, _name(first))
+            name = _name(first)
+            what = trap.enter(kind, name)
+            if kind == "replace":
+                trap.renaming(name, str(args[0]))
             result = real(first, *args, **kwargs)
+            if kind == "fsync":
+                trap.synced(name)
             if what == "after":
-                kill_group()
+                trap.kill()
             return result
 
         return call
@@ -177,14 +222,21 @@ def run(
     *,
     point: str | None = None,
     after_s: float | None = None,
+    victim: str = "group",
     count: Path | None = None,
     timeout_s: float = 300.0,
 ) -> Ended:
     """Run ``["groundswell", ...]`` or ``["module:function", json]`` in a child with its own process group.
 
-    It is killed at ``point``, or ``after_s`` seconds after its imports are done, or never.
+    It is killed at ``point``, or ``after_s`` seconds after its imports are done, or never: with all that it started
+    (``group``), alone (``parent``), or, after a time only, one ``worker`` in its stead. What outlives it is waited for,
+    for it holds the other end of the pipes.
     """
-    options = (["--point", point] if point else []) + (["--counts", str(count)] if count else [])
+    options = (
+        (["--point", point] if point else [])
+        + (["--alone"] if victim == "parent" else [])
+        + (["--counts", str(count)] if count else [])
+    )
     if count is not None:
         count.unlink(missing_ok=True)
     paths = [str(_TESTS), str(_TESTS / "archive"), str(_TESTS / "training"), os.environ.get("PYTHONPATH", "")]
@@ -199,7 +251,8 @@ def run(
     assert child.stdout is not None
     timer = None
     if after_s is not None and child.stdout.readline().strip() == READY:
-        timer = threading.Timer(after_s, _kill, [child])
+        kill = {"group": _kill, "parent": _kill_parent, "worker": _kill_worker}[victim]
+        timer = threading.Timer(after_s, kill, [child])
         timer.start()
     try:
         stdout, stderr = child.communicate(timeout=timeout_s)
@@ -217,6 +270,18 @@ def _kill(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
+def _kill_parent(child: subprocess.Popen[str]) -> None:
+    child.kill()
+
+
+def _kill_worker(child: subprocess.Popen[str]) -> None:
+    """Kill one worker process of the child, if it has any yet."""
+    for process in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
+        if "spawn_main" in Path(f"/proc/{process}/cmdline").read_text():
+            os.kill(int(process), signal.SIGKILL)
+            return
+
+
 def tree(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by relative path."""
     return {
@@ -229,6 +294,7 @@ def tree(folder: Path) -> dict[str, str]:
 def _child() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--point")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--counts")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -247,7 +313,7 @@ def _child() -> None:
             function(**arguments)
 
     print(READY, flush=True)
-    with trapped(options.point) as trap:
+    with trapped(options.point, alone=options.alone) as trap:
         try:
             job()
         finally:

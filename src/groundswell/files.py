@@ -86,6 +86,22 @@ def move(source: Path, target: Path) -> None:
         raise _refused(target, error) from error
 
 
+def remove(path: Path) -> None:
+    """Delete a file, if it is there, for good.
+
+    Raises
+    ------
+    GroundswellError
+        When the disk refuses.
+    """
+    try:
+        if path.exists():
+            path.unlink()
+            sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """A new, empty folder that takes the place of ``path`` only when the block ends without an error.

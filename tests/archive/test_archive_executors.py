@@ -33,7 +33,7 @@ ROWS = 6
 
 
 def options(rows: int = ROWS) -> Options:
-    return Options(None, "crop", None, None, None, 256.0, rows)
+    return Options(shard_rows=rows)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_any_history_ends_in_the_same_bytes(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         calm, wild = Path(folder) / "calm", Path(folder) / "wild"
         ingest(source, calm, size=(3, 3), shard_rows=rows, batch=2)
-        plan_ingest(source, wild, Options((3, 3), "crop", None, None, None, 256.0, rows))
+        plan_ingest(source, wild, Options((3, 3), shard_rows=rows))
         shares = data.draw(st.integers(1, 4))
         steps = st.one_of(st.integers(0, shares - 1), st.none())
         for step in data.draw(st.lists(steps, max_size=5)):
@@ -133,7 +133,7 @@ def test_any_history_ends_in_the_same_bytes(data: st.DataObject) -> None:
                 if step is None:
                     ingest(source, wild, size=(3, 3), shard_rows=rows, batch=2, executor=executor)
                 else:
-                    wanted = Options((3, 3), "crop", None, None, None, 256.0, rows)
+                    wanted = Options((3, 3), shard_rows=rows)
                     ingest_share(source, wild, Share(step, shares), wanted, batch=2, executor=executor)
             except GroundswellError as error:
                 if "could not be written" not in error.what or "SIGKILL" not in str(error.why):
@@ -163,7 +163,7 @@ def test_a_lost_worker_is_named_its_shard_unwritten_and_the_others_kept(
     archive = open_archive(path)
     assert (len(archive), archive.complete, archive.verify()) == (4, False, [])
     assert [(path / pending_file(shard)).is_file() for shard in range(5)] == [False, False, True, True, True]
-    report = ingest(SOURCE, path, shard_rows=ROWS, batch=4, executor=Local(2, patience_s=0))
+    report = ingest(SOURCE, path, shard_rows=ROWS, batch=4)
     assert report.resumed_shards == 4
     assert crash.tree(path) == crash.tree(serial)
 
@@ -251,7 +251,7 @@ def test_a_signal_stops_between_two_items_and_keeps_what_is_whole(number: int, t
     with pytest.raises(StoppedBySignal, match=f"stopped by SIG{'INT' if number == 2 else 'TERM'}") as stop:
         ingest(_Stopping(count=30, seed=number), path, shard_rows=6)
     assert stop.value.exit_code == 75
-    assert stop.value.why == "2 shards are in the archive"
+    assert stop.value.why == "2 shards are written"
     assert not list(path.rglob("*.tmp"))
     ingest(FakeSource(count=30, seed=number), path, shard_rows=6)
     ingest(FakeSource(count=30, seed=number), tmp_path / "b", shard_rows=6)

@@ -1,4 +1,4 @@
-"""Killed at named points or refused by the disk: what is committed is whole, a second run ends in the same bytes."""
+"""Killed at named points, as a whole or in part: what is committed is whole, a second run ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from groundswell.archive.reader import open_archive
 from groundswell.archive.schema import catalogue_file, is_archive
 from groundswell.archive.writer import ShardWriter
 from groundswell.errors import GroundswellError
+from groundswell.executors.local import Local
 
 SETTINGS: dict[str, Any] = {"count": 20, "bad": {3: "unreadable", 5: "nan", 11: "twin"}}
 ROWS = 6
@@ -70,26 +71,32 @@ def test_the_calls_are_those_counted(tmp_path: Path, reference: Path) -> None:
     assert crash.tree(tmp_path / "archive") == crash.tree(reference)
 
 
-@pytest.mark.parametrize("point", points(12, seed=20261121))
-def test_killed_ingest_resumes_to_the_same_bytes(point: str, tmp_path: Path, reference: Path) -> None:
+@pytest.mark.parametrize(
+    ("point", "workers", "victim"),
+    [
+        (point, *(((0, "group"), (2, "group"), (2, "parent"))[i % 3]))
+        for i, point in enumerate(points(12, seed=20261121))
+    ],
+)
+def test_killed_ingest_resumes_to_the_same_bytes(
+    point: str, workers: int, victim: str, tmp_path: Path, reference: Path
+) -> None:
     path = tmp_path / "archive"
-    arguments = {"output": str(path), "shard_rows": ROWS, **SETTINGS}
-    ended = crash.run(["fake_source:job", json.dumps(arguments)], point=point)
+    arguments = {"output": str(path), "shard_rows": ROWS, "workers": workers, **SETTINGS}
+    ended = crash.run(["fake_source:job", json.dumps(arguments)], point=point, victim=victim)
     assert ended.killed, ended.stderr
     check(path, reference)
 
 
-@pytest.mark.parametrize(
-    "point", ["replace:eio:2", "replace:eio:11", "fsync:eio:9", "write:enospc:7", "write:enospc:20", "write:eio:13"]
-)
-def test_failing_disk_is_named_and_leaves_what_was_whole(point: str, tmp_path: Path, reference: Path) -> None:
+@pytest.mark.parametrize("item", [2, 9, 19])
+def test_a_worker_killed_at_an_item_costs_its_shard_alone(
+    item: int, tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "archive"
-    with crash.trapped(point), pytest.raises(GroundswellError, match="could not write a file") as error:
-        whole(path)
-    assert error.value.where is not None
-    assert Path(error.value.where).is_relative_to(path)
-    assert error.value.why in ("Input/output error", "No space left on device")
-    assert not list(path.rglob("*.tmp"))
+    monkeypatch.setenv("FAKE_SOURCE_DIES", f"{item}:{tmp_path / 'died'}")
+    with pytest.raises(GroundswellError, match="1 of 4 shards could not be written") as error:
+        ingest(FakeSource(**SETTINGS), path, shard_rows=ROWS, batch=4, executor=Local(2, patience_s=0))
+    assert str(error.value.why).startswith(f"shard {item // ROWS}: worker ")
     check(path, reference)
 
 
@@ -107,13 +114,6 @@ def test_failing_disk_during_append_keeps_the_old_archive(tmp_path: Path, refere
     ingest(more, path, shard_rows=ROWS)
     assert len(open_archive(path)) == len(open_archive(reference)) + 15
     assert open_archive(path).verify() == []
-
-
-@pytest.mark.parametrize("number", [1, 5, 12, 26])
-def test_short_writes_change_nothing(number: int, tmp_path: Path, reference: Path) -> None:
-    with crash.trapped(f"write:short:{number}"):
-        whole(tmp_path / "archive")
-    assert crash.tree(tmp_path / "archive") == crash.tree(reference)
 
 
 def test_every_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""One hundred kills of an ingest at random moments, each resumed to the same bytes."""
+"""One hundred kills of an ingest at random moments, each resumed to the same bytes: one process, and two workers."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +15,59 @@ import pytest
 import crash
 
 KILLS = 100
-SETTINGS: dict[str, Any] = {"count": 540, "size": [32, 32], "bad": {17: "unreadable", 200: "nan", 333: "twin"}}
+SETTINGS: dict[str, Any] = {
+    "count": 544,
+    "size": [32, 32],
+    "bad": {17: "unreadable", 200: "nan", 333: "twin"},
+    "same": {90: 3, 500: 411},
+}
 
 
 @pytest.mark.soak
-def test_one_hundred_random_kills(tmp_path: Path) -> None:
-    def command(path: Path) -> list[str]:
-        return ["fake_source:job", json.dumps({"output": str(path), "shard_rows": 9, **SETTINGS})]
+@pytest.mark.parametrize(
+    ("workers", "rows", "victims"),
+    [(0, 9, ("group",)), (2, 16, ("group", "parent", "worker"))],
+    ids=["serial", "parallel"],
+)
+def test_one_hundred_random_kills(workers: int, rows: int, victims: tuple[str, ...], tmp_path: Path) -> None:
+    """A worker that is killed leaves its run alive, which must then say so, or must not have needed it any more."""
+
+    def command(path: Path, workers: int) -> list[str]:
+        return [
+            "fake_source:job",
+            json.dumps({"output": str(path), "shard_rows": rows, "workers": workers, **SETTINGS}),
+        ]
 
     reference = tmp_path / "reference"
-    start = time.monotonic()
-    assert crash.run(command(reference)).returncode == 0
-    seconds = time.monotonic() - start  # imports included: some kills come too late, and are drawn again
+    assert crash.run(command(reference, 0)).returncode == 0
     expected = crash.tree(reference)
+    start = time.monotonic()
+    assert crash.run(command(tmp_path / "timed", workers)).returncode == 0
+    seconds = time.monotonic() - start  # imports included: some kills come too late, and are drawn again
+    assert crash.tree(tmp_path / "timed") == expected
     generator = np.random.default_rng(20261121)
-    kills, early, committed = 0, 0, []
-    for attempt in range(3 * KILLS):
-        if kills == KILLS:
+    kills, early, committed = Counter[str](), 0, []
+    for attempt in range(4 * KILLS):
+        if kills.total() == KILLS:
             break
         path = tmp_path / f"archive-{attempt}"
-        if crash.run(command(path), after_s=generator.uniform(0.0, seconds)).killed:
-            kills += 1
+        victim = victims[kills.total() % len(victims)]
+        ended = crash.run(command(path, workers), after_s=generator.uniform(0.0, seconds), victim=victim)
+        if ended.killed or ended.returncode == 1:
+            assert ended.killed or "could not be written" in ended.stderr, ended.stderr
+            kills[victim] += 1
             parts = len(list(path.glob("catalogue/*.parquet")))
             committed.append(parts)
             early += parts == 0
-            assert crash.run(command(path)).returncode == 0
+            # Whoever was killed, and whoever goes on: with workers, or without.
+            assert crash.run(command(path, workers if attempt % 2 else 0)).returncode == 0
         assert crash.tree(path) == expected, f"attempt {attempt}"
         shutil.rmtree(path)
+    shards = -(-SETTINGS["count"] // rows)
     print(
-        f"\n{kills} kills of an ingest of {SETTINGS['count']} imagettes in 60 shards, all resumed to the same bytes; "
-        f"shards committed at the kill: {min(committed)} to {max(committed)}, none yet in {early}"
+        f"\n{kills.total()} kills ({dict(kills)}) of an ingest of {SETTINGS['count']} imagettes in {shards} shards by "
+        f"{workers} workers, all resumed to the same bytes; shards committed at the kill: {min(committed)} to "
+        f"{max(committed)}, none yet in {early}"
     )
-    assert kills == KILLS
-    assert len(set(committed)) > 20  # the kills really fell all over the run
+    assert kills.total() == KILLS
+    assert len(set(committed)) > shards / 3  # the kills really fell all over the run

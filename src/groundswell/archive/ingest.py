@@ -235,7 +235,7 @@ def _stoppable(folder: Path) -> Iterator[None]:
         raise StoppedBySignal(
             f"stopped by {stop.args[0] if stop.args else 'SIGINT'}",
             where=folder,
-            why=f"{len(part_paths(folder))} shards are in the archive",
+            why=f"{len(part_paths(folder)) + len(list(folder.glob(f'{PENDING}/*.parquet')))} shards are written",
             fix=AGAIN,
         ) from None
 

@@ -38,13 +38,13 @@ _SAMPLED_OVERLAP = 16
 class Options:
     """What the caller asked of `ingest`; see there."""
 
-    size: tuple[int, int] | None
-    fit: Fit
-    quantity: Quantity | None
-    dtype: DType | None
-    spacing_m: float | None
-    shard_mb: float
-    shard_rows: int | None
+    size: tuple[int, int] | None = None
+    fit: Fit = "crop"
+    quantity: Quantity | None = None
+    dtype: DType | None = None
+    spacing_m: float | None = None
+    shard_mb: float = 256.0
+    shard_rows: int | None = None
 
 
 def wanted_schema(source: Source, options: Options, stored: ArchiveSchema | None) -> ArchiveSchema:

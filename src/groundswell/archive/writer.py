@@ -27,7 +27,7 @@ from groundswell.archive.schema import (
     shard_file,
 )
 from groundswell.archive.statistics import ChannelTally
-from groundswell.files import TEMPORARY, replacing, sha256_file, sync_folder
+from groundswell.files import TEMPORARY, remove, replacing, sha256_file
 from groundswell.physics.imagette import Box
 
 
@@ -126,14 +126,11 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         """Clear what a killed writer left of this shard, and open its files."""
-        part = self.folder / pending_file(self.number)
-        if part.exists():  # gone for good before any file that it vouches for changes
-            part.unlink()
-            sync_folder(part.parent)
+        remove(self.folder / pending_file(self.number))  # before any file that it vouches for changes
         for name in (box_file(self.number), failure_file(self.number), catalogue_file(self.number)):
-            (self.folder / (name + TEMPORARY)).unlink(missing_ok=True)
+            remove(self.folder / (name + TEMPORARY))
         for name in (box_file(self.number), failure_file(self.number)):
-            (self.folder / name).unlink(missing_ok=True)
+            remove(self.folder / name)
         size = (self.schema.height, self.schema.width)
         shape = (len(self.schema.channels), *size)
         with ExitStack() as stack:

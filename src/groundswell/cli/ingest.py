@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groundswell.cli.app import PARTIAL, Outcome, verb
+from groundswell.cli.execution import Execution, ExecutorName, Sbatch, Scheduler, Submit, Task, Workers, carry_out
 from groundswell.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _DTYPES = ("uint8", "uint16", "float32")
 
 @verb
 def ingest(
+    context: typer.Context,
     sources: Annotated[
         list[Path], typer.Argument(metavar="SOURCE...", help="Folders (searched through) or image files.")
     ],
@@ -91,6 +93,12 @@ def ingest(
     dtype: Annotated[str | None, typer.Option(metavar="uint8|uint16|float32", help="How pixels are stored.")] = None,
     shard_mb: Annotated[float, typer.Option(help="Size of a shard, megabytes.", min=0.001)] = 256.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    executor: ExecutorName = "local",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    task: Task = None,
+    submit: Submit = False,
+    sbatch: Sbatch = None,
 ) -> Outcome:
     """Bring folders of images, with labels, masks and boxes, into an archive.
 
@@ -98,17 +106,20 @@ def ingest(
     mission, beam, polarisation, time, orbit and datatake. Columns of the label table that are named as in the
     catalogue (split, group, lon, lat, time, incidence_deg, range_spacing_m ...) become metadata; the others become
     label_ columns. Files that cannot be used are set aside with a reason, listed, and recorded in the archive; the
-    exit code is then 4. A run that was interrupted continues when the same command is given again.
+    exit code is then 4. A run that was interrupted continues when the same command is given again, with any executor.
 
     Example: a folder of calibrated ship chips of many sizes, one or two bands, with a table of ships
 
         groundswell ingest chips -o ships --quantity sigma0 --bands VV --bands VH,VV --channels VV
         --size 64 --fit pad --labels labels.csv --label class --label length --group product --dry-run
     """
+    from groundswell.archive.planning import Options
     from groundswell.products import plan
     from groundswell.products.images import FolderSettings, ImageFolder
     from groundswell.products.labels import Columns
 
+    execution = Execution(executor, workers, scheduler, task, submit, sbatch)
+    execution.check()
     shape = None if size is None else parse_size(size)
     _one_of("--fit", fit, _FITS)
     if dtype is not None:
@@ -141,23 +152,11 @@ def ingest(
     notes = plan.notes(folder, fit)
     kind: Fit = fit  # type: ignore[assignment]
     sample_type: DType | None = dtype  # type: ignore[assignment]
+    options = Options(shape, kind, stored, sample_type, spacing, shard_mb)
     if dry_run:
-        from groundswell.archive.planning import Options
-
-        return _plan(folder, found, notes, shape, Options(shape, kind, stored, sample_type, spacing, shard_mb, None))
-    from groundswell.archive.ingest import ingest as write
-
-    report = write(
-        folder,
-        output,
-        size=shape,
-        fit=kind,
-        quantity=stored,
-        dtype=sample_type,
-        spacing_m=spacing,
-        shard_mb=shard_mb,
-    )
-    return _outcome(report, found, notes)
+        return _plan(folder, found, notes, shape, options, workers)
+    report = carry_out(context, folder, output, options, execution)
+    return report if isinstance(report, Outcome) else _outcome(report, found, notes)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -213,11 +212,16 @@ def _plan(
     notes: list[str],
     size: tuple[int, int],
     options: Options,
+    workers: int | None,
 ) -> Outcome:
+    from dataclasses import asdict
+
     from rich.markup import escape
 
+    from groundswell.archive.estimate import estimate
     from groundswell.archive.planning import stored_as
     from groundswell.archive.schema import row_bytes
+    from groundswell.executors.tasks import cores
     from groundswell.products import plan
 
     (target, *_), dtype = stored_as(folder, options)
@@ -231,15 +235,28 @@ def _plan(
         "dtype": dtype,
         "bytes": found["files"] * pixels,
     }
+    time = estimate(folder, options, workers or cores())
     names, bytes_ = ", ".join(archive["channels"]), plan.size_text(archive["bytes"])
     lines = [
         "[bold]Plan[/bold] (nothing was written)",
         *map(escape, plan.describe(found)),
         f"archive     {archive['images']} images of {size[0]} x {size[1]} ({options.fit}), {escape(names)} as "
         f"{target.value} in {dtype}, about {bytes_}",
+        f"time        about {_duration(time.seconds)} with {time.workers} workers: {time.measured} images took "
+        f"{time.seconds_per_image:.2g} s each to read and convert",
         *_noted(notes),
     ]
-    return Outcome({"dry_run": True, "found": found, "archive": archive, "notes": notes}, "\n".join(lines))
+    return Outcome(
+        {"dry_run": True, "found": found, "archive": archive, "time": asdict(time), "notes": notes}, "\n".join(lines)
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people, to two digits."""
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def _noted(notes: list[str]) -> list[str]:

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from groundswell.cli.app import Outcome, verb
+from groundswell.cli.execution import Execution, ExecutorName, Sbatch, Scheduler, Submit, Task, Workers, carry_out
 
 
 @verb
 def simulate(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The archive to write.")],
     count: Annotated[int, typer.Option("--count", "-n", help="Number of imagettes.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same imagettes.")] = 0,
@@ -28,6 +30,12 @@ def simulate(
     ] = "sigma0_db",
     oversampling: Annotated[int, typer.Option(metavar="1|2", help="Wave grid points per pixel; 1 is faster.")] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, or a GPU such as cuda:0.")] = "auto",
+    executor: ExecutorName = "local",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    task: Task = None,
+    submit: Submit = False,
+    sbatch: Sbatch = None,
 ) -> Outcome:
     """Simulate Sentinel-1 wave-mode imagettes of the ocean, with their truth.
 
@@ -56,14 +64,22 @@ def simulate(
             "oversampling": oversampling,
         },
     )
-    from groundswell.archive.ingest import ingest
+    from groundswell.archive.planning import Options
     from groundswell.device import choose_device
     from groundswell.physics.imagette import Quantity
-    from groundswell.simulator.source import SimulatedSource
+    from groundswell.simulator.source import BATCH, SimulatedSource
 
     source = SimulatedSource(settings, choose_device(device))
+    on_cpu = source.device.type == "cpu"
+    if not on_cpu and executor == "local":
+        workers = workers or 1  # one process feeds a GPU
+    execution = Execution(executor, workers, scheduler, task, submit, sbatch)
+    execution.check()
     linear = settings.quantity is Quantity.SIGMA0
-    report = ingest(source, output, quantity=settings.quantity, dtype="float32" if linear else None)
+    options = Options(quantity=settings.quantity, dtype="float32" if linear else None)
+    report = carry_out(context, source, output, options, execution, batch=BATCH[on_cpu], label="simulate")
+    if isinstance(report, Outcome):
+        return report
     data = {
         "archive": str(report.path),
         "written": report.written,

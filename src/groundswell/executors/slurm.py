@@ -15,13 +15,13 @@ from groundswell.files import write_bytes
 
 _ARRAY = """\
 #!/usr/bin/env bash
-# Written by groundswell. One task of this array writes every {count}th shard; finish.sh joins them.
+# Written by groundswell. A task of this array writes one shard in {count}; finish.sh joins them.
 #SBATCH --job-name=groundswell
 #SBATCH --array=0-{last}
 {common}#SBATCH --output={logs}/task-%a.log
 set -euo pipefail
 cd {place}
-exec {command} --task "$SLURM_ARRAY_TASK_ID/{count}"
+exec {command} --workers="${{SLURM_CPUS_PER_TASK:-1}}" --task="$SLURM_ARRAY_TASK_ID/{count}"
 """
 
 _FINISH = """\
@@ -31,7 +31,7 @@ _FINISH = """\
 {common}#SBATCH --output={logs}/finish.log
 set -euo pipefail
 cd {place}
-exec {command}
+exec {command} --workers="${{SLURM_CPUS_PER_TASK:-1}}"
 """
 
 
@@ -50,8 +50,8 @@ def write_scripts(folder: Path, command: Sequence[str], count: int, options: Seq
     ----------
     folder : Path
     command : sequence of str
-        Arguments of ``groundswell`` that finish the work; with ``--task i/n`` they do one share of it. Relative
-        paths are those of the working directory of this call.
+        Arguments of ``groundswell`` that finish the work; with ``--task i/n`` they do one share of it, with
+        ``--workers`` on the cores that Slurm gives. Relative paths are those of the working directory of this call.
     count : int
         Tasks of the array.
     options : sequence of str
