@@ -29,7 +29,7 @@ def test_the_mean_over_the_run_is_half_the_peak_whatever_the_warmup(
     progress: float, warmup: float, peak: float
 ) -> None:
     # Both parts are symmetric about half the peak (final = 0), so a point and its mirror in the cosine sum to the peak.
-    mirror = warmup + (1 - warmup) - (max(progress, warmup) - warmup)
+    mirror = max(warmup + 1 - max(progress, warmup), warmup)  # rounding must not carry it into the warm-up
     value = warmup_cosine(max(progress, warmup), peak=peak, warmup=warmup)
     assert value + warmup_cosine(mirror, peak=peak, warmup=warmup) == pytest.approx(peak, rel=1e-9)
     assert 0 <= warmup_cosine(progress, peak=peak, warmup=warmup) <= peak * (1 + 1e-12)

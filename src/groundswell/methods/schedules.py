@@ -31,6 +31,22 @@ def warmup_cosine(progress: float, *, peak: float, warmup: float, final: float =
     return final + 0.5 * (peak - final) * (1.0 + math.cos(math.pi * along))
 
 
+def cosine(progress: float, start: float, final: float) -> float:
+    """Half a cosine from ``start`` to ``final`` over the run: teacher momentum and weight decay of DINO.
+
+    Source: Caron et al. 2021 (arXiv 2104.14294, section 3.2).
+    """
+    return final + (start - final) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def ramp(progress: float, start: float, final: float, *, until: float) -> float:
+    """Linear from ``start`` to ``final`` over the first ``until`` of the run, then ``final``: teacher temperature.
+
+    Source: arXiv 2104.14294, appendix D; there, in steps of an epoch.
+    """
+    return final if progress >= until else start + (final - start) * max(progress, 0.0) / until
+
+
 def step_progress(step: int, total: int) -> float:
     """The progress at the middle of step ``step`` (counted from 0) of ``total``.
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,9 +23,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundswell import rng
+from groundswell import distributed, rng
 from groundswell.backbones import Backbone
 from groundswell.config import Settings
+from groundswell.methods.base import Method, Observed
 from groundswell.objectives.nt_xent import nt_xent
 
 Policy = Callable[[Tensor, Tensor], Tensor]
@@ -42,23 +42,7 @@ class SimCLRSettings(Settings):
     projection_output: int = Field(default=128, ge=2)  # paper section 2.2
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What a step shows of itself, detached: for the log and for the health of the run.
-
-    Attributes
-    ----------
-    scalars : dict of str to float32 []
-        Named figures of the batch.
-    features : float32 [N, D]
-        The embeddings of the views, as the backbone gives them.
-    """
-
-    scalars: dict[str, Tensor]
-    features: Tensor
-
-
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """The method: a backbone, a projection head, and the loss of a batch.
 
     Parameters
@@ -72,10 +56,11 @@ class SimCLR(nn.Module):
         Of the initial weights of the head.
     """
 
+    watched = frozenset({"feature_spread", "effective_rank", "chance_ratio"})
+
     def __init__(self, settings: SimCLRSettings, backbone: Backbone, policy: Policy, seed: int) -> None:
-        super().__init__()
+        super().__init__(backbone)
         self.settings = settings
-        self.backbone = backbone
         self.policy = policy
         self.head = projection_head(
             backbone.dim,
@@ -86,20 +71,7 @@ class SimCLR(nn.Module):
         )
 
     def loss(self, images: Tensor, keys: Tensor) -> tuple[Tensor, Observed]:
-        """The NT-Xent loss of a batch.
-
-        Parameters
-        ----------
-        images : float32 [B, C, H, W]
-            Normalised.
-        keys : int64 [B]
-            One key an image; the two views are pure functions of it.
-
-        Returns
-        -------
-        loss : float32 []
-        observed : Observed
-        """
+        """The NT-Xent loss of a batch."""
         full_precision = torch.autocast(images.device.type, enabled=False)
         with full_precision:
             views = [self.policy(images, rng.keys(0, keys, name)) for name in ("first view", "second view")]
@@ -109,7 +81,7 @@ class SimCLR(nn.Module):
             first, second = self.head(features.float()).chunk(2)
             loss = nt_xent(first, second, self.settings.temperature)
             observed = observe(first.detach(), second.detach(), features.detach().float())
-            observed.scalars["chance_ratio"] = loss.detach() / math.log(2 * len(images) - 1)
+            observed.scalars["chance_ratio"] = loss.detach() / math.log(2 * len(images) * distributed.world_size() - 1)
             return loss, observed
 
 
