@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -161,9 +161,13 @@ def validate(schema: type[S], values: Mapping[str, Any]) -> S:
 
 
 def _known(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that a schema knows at a path (all keys below it where the path leads through a union)."""
+    """The keys that a schema knows at a path (all keys below it where the path leads through a union of no names)."""
     models = [schema]
     for part in path:
+        tagged = [m for m in models if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
+        if tagged:  # one of a union, told apart by its name
+            models = tagged
+            continue
         inner = [m.model_fields[str(part)].annotation for m in models if str(part) in m.model_fields]
         found = [model for annotation in inner for model in _models_in(annotation)]
         models = found or models

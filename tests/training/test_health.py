@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from groundswell.errors import CollapsedError, DivergedError
+from groundswell.methods.dino import DINO
+from groundswell.methods.mae import MAE
+from groundswell.methods.simclr import SimCLR
 from groundswell.training.health import Health, HealthSettings, effective_rank, feature_spread
 
 
@@ -60,6 +63,43 @@ def test_a_collapse_is_stopped_after_patience_and_grace(fault: dict[str, float],
         health.judge_features(ill, 0.5, 5, "step-00000002.pt")
     assert reason in (caught.value.why or "")
     assert "step-00000002.pt" in (caught.value.where or "")
+
+
+TEACHER = {
+    "teacher_uniformity": 0.8,
+    "prototypes_used": 300.0,
+    "kl": 0.3,
+    "feature_spread": 0.7,
+    "effective_rank": 40.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "remedy"),
+    [
+        ({"teacher_uniformity": 0.9995}, "of the largest entropy", "lower method.teacher_temperature"),
+        ({"prototypes_used": 1.1}, "choose the same", "method.centring=sinkhorn"),
+        ({"kl": 1e-6}, "nats", "lower method.teacher_temperature"),
+        ({"feature_spread": 0.01}, "spread", "optimiser.lr"),
+    ],
+)
+def test_both_collapses_of_a_teacher_are_told_with_their_remedy(
+    fault: dict[str, float], reason: str, remedy: str
+) -> None:
+    health = Health(HealthSettings(grace=0.0, patience=2), DINO.watched)
+    assert health.judge_features(TEACHER, 0.5, 1, "none") is None
+    assert reason in (health.judge_features(TEACHER | fault, 0.5, 2, "none") or "")
+    with pytest.raises(CollapsedError) as caught:
+        health.judge_features(TEACHER | fault, 0.5, 3, "none")
+    assert remedy in (caught.value.fix or "")
+
+
+def test_only_the_figures_of_the_method_count() -> None:
+    collapsed = {"feature_spread": 0.0, "effective_rank": 1.0, "chance_ratio": 1.0, "explained": 0.1}
+    health = Health(HealthSettings(grace=0.0, patience=1), MAE.watched)
+    assert health.judge_features(collapsed, 0.5, 1, "none") is None  # an autoencoder has no such minimum
+    with pytest.raises(CollapsedError):
+        Health(HealthSettings(grace=0.0, patience=1), SimCLR.watched).judge_features(collapsed, 0.5, 1, "none")
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, math.nan)])

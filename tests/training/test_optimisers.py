@@ -13,7 +13,9 @@ from groundswell.training.optimisers import (
     OptimiserSettings,
     SGDSettings,
     build_optimiser,
+    clip_gradients,
     parameter_groups,
+    set_rates,
 )
 
 
@@ -116,3 +118,78 @@ def test_both_published_scalings_agree_where_the_paper_says_they_do() -> None:
     # SimCLR B.1: 0.3 * batch / 256 and 0.075 * sqrt(batch) are the same at 4096.
     linear = LARSSettings(name="lars", lr=0.3, scaling="linear").peak(4096)
     assert linear == pytest.approx(LARSSettings(name="lars", lr=0.075, scaling="sqrt").peak(4096))
+
+
+def like_a_method() -> nn.Module:
+    """A module with the names of a method: a vision transformer as `backbone`, and a head."""
+    method = nn.Module()
+    method.backbone = build_backbone(BackboneSettings(name="vit-ti/8", image_size=32, registers=1), 1, seed=0)
+    method.backbone.prepare(layer_scale=0.1, mask_token=True)
+    method.head = nn.Linear(192, 4)
+    return method
+
+
+def test_layer_decay_follows_the_depth() -> None:
+    method = like_a_method()
+    groups = parameter_groups(method, 0.04, layer_decay=0.9, patch_rate=0.2)
+    found = {id(p): group for group in groups for p in group["params"]}
+    names = {name: found[id(p)] for name, p in method.named_parameters()}
+    assert len(found) == len(list(method.parameters()))
+    # Reference note A3: 0.9^(12 - i) for block i, 0.9^13 = 0.254 for embeddings and tokens, times 0.2 = 0.0508 for
+    # the patches, 1 for the final norm and the heads.
+    expected = {
+        "backbone.blocks.0.attn.qkv.weight": (0.9**12, 0.04),
+        "backbone.blocks.11.mlp.fc2.weight": (0.9, 0.04),
+        "backbone.blocks.11.mlp.fc2.bias": (0.9, 0.0),
+        "backbone.blocks.3.layer_scale1": (0.9**9, 0.0),
+        "backbone.blocks.3.norm1.weight": (0.9**9, 0.0),
+        "backbone.cls_token": (0.9**13, 0.04),
+        "backbone.mask_token": (0.9**13, 0.04),
+        "backbone.register_tokens": (0.9**13, 0.04),
+        "backbone.pos_embed": (0.9**13, 0.04),
+        "backbone.patch_embed.proj.weight": (0.9**13 * 0.2, 0.04),
+        "backbone.patch_embed.proj.bias": (0.9**13 * 0.2, 0.0),
+        "backbone.norm.weight": (1.0, 0.0),
+        "head.weight": (1.0, 0.04),
+        "head.bias": (1.0, 0.0),
+    }
+    for name, (scale, decay) in expected.items():
+        assert names[name]["lr_scale"] == pytest.approx(scale), name
+        assert names[name]["weight_decay"] == decay, name
+    assert pytest.approx(0.254, abs=5e-4) == 0.9**13
+    assert len(parameter_groups(method, 0.04)) == 2
+
+
+def test_rates_and_decay_of_a_step_reach_those_who_have_them() -> None:
+    method = like_a_method()
+    settings = AdamWSettings(name="adamw", lr=1.0, weight_decay=0.04, final_weight_decay=0.4, layer_decay=0.9)
+    optimiser = build_optimiser(settings, method)
+    # D1: a cosine from 0.04 to 0.4, half-way at half the run.
+    assert [settings.decay(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.04, 0.22, 0.4])
+    assert AdamWSettings(name="adamw", lr=1.0, weight_decay=0.04).decay(0.7) == 0.04
+    set_rates(optimiser, 0.5, settings.decay(0.5))
+    for group in optimiser.param_groups:
+        assert group["lr"] == pytest.approx(0.5 * group["lr_scale"])
+        assert group["weight_decay"] == (pytest.approx(0.22) if group["decays"] else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    # Gradients of norm 3 and 4 in one part, 12 in another: 5 and 12 together make 13.
+    [("whole", (3 / 13, 4 / 13, 12 / 13)), ("part", (3 / 5, 4 / 5, 1.0)), ("tensor", (1.0, 1.0, 1.0))],
+)
+def test_clipping_by_scope(scope: str, expected: tuple[float, ...]) -> None:
+    module = nn.ModuleDict({"backbone": nn.Linear(1, 1), "head": nn.Linear(1, 1, bias=False)}).double()
+    values = (3.0, 4.0, 12.0)
+    for p, value in zip(module.parameters(), values, strict=True):
+        p.grad = torch.full_like(p, value)
+    norm = clip_gradients(module, 1.0, scope)  # type: ignore[arg-type]
+    assert float(norm) == pytest.approx(13.0)
+    # torch adds 1e-6 to the norm it divides by
+    assert [float(p.grad) for p in module.parameters()] == pytest.approx(expected, rel=1e-5)
+    for p, value in zip(module.parameters(), values, strict=True):
+        p.grad = torch.full_like(p, value)
+    assert float(clip_gradients(module, None, scope)) == pytest.approx(13.0)  # type: ignore[arg-type]
+    assert [float(p.grad) for p in module.parameters()] == list(values)
+    clip_gradients(module, 20.0, scope)  # type: ignore[arg-type]
+    assert [float(p.grad) for p in module.parameters()] == list(values)  # never scaled up

@@ -50,6 +50,27 @@ class Waves:
         )
 
 
+_VIT = {"name": "vit-ti/8", "image_size": 32}
+_HEAD = {"prototypes": 32, "head_hidden": 32, "head_bottleneck": 64, "freeze_prototypes": 0.3}
+_CROPS = {"local_views": {"policy": "oceansar1-local"}, "local_view_size": 16, "local_view_count": 2}
+_CLIP = {"clip_norm": 1.0, "clip_scope": "part"}
+_DECAY = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.04, "final_weight_decay": 0.4}
+
+# What changes `tiny_recipe` to each method but SimCLR; schedules, decay and clipping of every kind among them.
+METHODS: dict[str, dict[str, Any]] = {
+    "dino": {"method": {"name": "dino", "momentum": 0.9, **_HEAD}, "backbone": _VIT, "optimiser": _DECAY, **_CROPS},
+    "dino-resnet": {"method": {"name": "dino", "centring": "sinkhorn", **_HEAD}, "clip_norm": 3.0, **_CROPS},
+    "dinov2": {
+        "method": {"name": "dinov2", "momentum": 0.9, "layer_scale": 0.1, **_HEAD},
+        "backbone": _VIT,
+        "optimiser": {**_DECAY, "layer_decay": 0.9, "patch_rate": 0.2},
+        **_CROPS,
+        **_CLIP,
+    },
+    "mae": {"method": {"name": "mae", "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}, "backbone": _VIT},
+}
+
+
 def make_archive(path: Path, count: int = 48) -> Archive:
     """An archive of waves in shards of 20."""
     ingest(Waves(count), path, shard_rows=20)

@@ -54,12 +54,13 @@ def _about(recipe: Recipe) -> dict[str, str]:
     backbone, preprocessing = recipe.backbone, recipe.preprocessing
     quantity = "the archive's quantity" if preprocessing.quantity is None else str(preprocessing.quantity.value)
     size = "" if preprocessing.size is None else f", its centre of {preprocessing.size} px"
+    small = f" and {recipe.local_view_count} of {recipe.local_view_size} px" if recipe.local_views else ""
     unit, amount = next((name, value) for name, value in recipe.length.model_dump().items() if value is not None)
     return {
         "description": recipe.description,
         "method": recipe.method.name,
         "backbone": f"{backbone.name}, width {backbone.width}" if "resnet" in backbone.name else backbone.name,
-        "input": f"{quantity}{size}, views of {recipe.view_size} px",
+        "input": f"{quantity}{size}, views of {recipe.view_size} px{small}",
         "length": f"{amount:g} {unit}",
     }
 

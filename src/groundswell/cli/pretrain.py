@@ -107,7 +107,7 @@ def pretrain(
     )
 
 
-SHOWN = ("loss", "top1", "feature_spread", "effective_rank", "monitor")
+SHOWN = ("loss", "top1", "teacher_entropy", "kl", "explained", "feature_spread", "effective_rank", "monitor")
 
 
 def split_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:

@@ -1,7 +1,9 @@
-"""Is the run alive? Spread and rank of the features, chance level of the loss, finiteness of the gradient.
+"""Is the run alive? Spread and rank of the features, the choices of a teacher, finiteness of the gradient.
 
-A contrastive run can die quietly: all features become one vector (collapse), or a number becomes NaN and every
-weight follows. Both are stopped here with the reason, since hours of a cluster are worth more than hope.
+A run can die quietly: all features become one vector (collapse), or a number becomes NaN and every weight follows.
+Both are stopped here with the reason, since hours of a cluster are worth more than hope. Which figures count is the
+method's to say (`Method.watched`): a contrastive loss has a chance level, a teacher can choose all prototypes alike
+or one for all, and an autoencoder cannot collapse.
 """
 
 from __future__ import annotations
@@ -32,6 +34,12 @@ class HealthSettings(Settings):
     """Collapsed below this `effective_rank`."""
     chance_band: float = Field(default=0.001, ge=0)
     """Collapsed where the loss is within this fraction of what it is when all views are alike."""
+    max_uniformity: float = Field(default=0.999, ge=0)
+    """Collapsed where the teacher's choices have more than this part of the largest entropy: it chooses nothing."""
+    min_prototypes: float = Field(default=1.5, ge=0)
+    """Collapsed where the mean choice spreads over fewer prototypes: all images are one to the teacher."""
+    min_kl: float = Field(default=1e-4, ge=0)
+    """Collapsed where the student differs from the teacher by less, in nats: there is nothing left to learn."""
     max_skipped: int = Field(default=5, ge=0)
     """Diverged after more than so many steps in a row with a loss or gradient that is not finite."""
 
@@ -63,12 +71,27 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.exp(-(p * p.log()).sum()))
 
 
+SLOWER = "lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger"
+SHARPEN = "lower method.teacher_temperature and final_teacher_temperature, or method.momentum for a faster teacher"
+CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or set method.centring=sinkhorn"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a representation, and what helps."""
+
+    what: str
+    remedy: str
+
+
 @dataclass
 class Health:
     """The memory of the watch over one run; its counters are part of every checkpoint.
 
     Attributes
     ----------
+    watched : frozenset of str
+        The figures that count; others are not judged.
     ill : int
         Looks in a row that found the representation collapsed.
     skipped : int
@@ -78,6 +101,7 @@ class Health:
     """
 
     settings: HealthSettings
+    watched: frozenset[str] = frozenset({"feature_spread", "effective_rank", "chance_ratio"})
     ill: int = 0
     skipped: int = 0
     total_skipped: int = 0
@@ -124,18 +148,30 @@ class Health:
             raise CollapsedError(
                 "the representation has collapsed",
                 where=f"step {step}; last good checkpoint: {last_good}",
-                why=f"{fault} ({self.ill} looks in a row)",
-                fix="lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger; "
-                "the limits are health.*",
+                why=f"{fault.what} ({self.ill} looks in a row)",
+                fix=f"{fault.remedy}; the limits are health.*",
             )
-        return fault
+        return fault.what if fault else None
 
-    def _fault(self, figures: Mapping[str, float]) -> str | None:
-        s = self.settings
-        if figures["feature_spread"] < s.min_spread:
-            return f"features differ by {figures['feature_spread']:.3g} of an even spread (limit {s.min_spread:g})"
-        if figures["effective_rank"] < s.min_rank:
-            return f"features have an effective rank of {figures['effective_rank']:.3g} (limit {s.min_rank:g})"
-        if abs(figures["chance_ratio"] - 1.0) < s.chance_band:
-            return f"the loss sits at {figures['chance_ratio']:.4f} of chance level: all views look alike to it"
+    def _fault(self, figures: Mapping[str, float]) -> Fault | None:
+        s, seen = self.settings, {name: value for name, value in figures.items() if name in self.watched}
+        spread, rank = seen.get("feature_spread", math.inf), seen.get("effective_rank", math.inf)
+        chance, uniformity = seen.get("chance_ratio", math.inf), seen.get("teacher_uniformity", 0.0)
+        used, kl = seen.get("prototypes_used", math.inf), seen.get("kl", math.inf)
+        if uniformity > s.max_uniformity:
+            return Fault(
+                f"the teacher's choices have {uniformity:.4%} of the largest entropy: it chooses nothing", SHARPEN
+            )
+        if used < s.min_prototypes:
+            return Fault(f"all images choose the same {used:.3g} prototypes (limit {s.min_prototypes:g})", CENTRE)
+        if kl < s.min_kl:
+            return Fault(
+                f"student and teacher differ by {kl:.3g} nats (limit {s.min_kl:g}): both have collapsed", SHARPEN
+            )
+        if spread < s.min_spread:
+            return Fault(f"features differ by {spread:.3g} of an even spread (limit {s.min_spread:g})", SLOWER)
+        if rank < s.min_rank:
+            return Fault(f"features have an effective rank of {rank:.3g} (limit {s.min_rank:g})", SLOWER)
+        if abs(chance - 1.0) < s.chance_band:
+            return Fault(f"the loss sits at {chance:.4f} of chance level: all views look alike to it", SLOWER)
         return None

@@ -21,11 +21,12 @@ from groundswell.archive.reader import Archive
 from groundswell.config import Origins, to_yaml
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import StoppedBySignal
+from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
-from groundswell.methods.simclr import Observed
 from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.clock import Clock
 from groundswell.training.health import effective_rank, feature_spread
+from groundswell.training.optimisers import clip_gradients, set_rates
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import MetricsLog, Row, RunDirectory, annotated_yaml, plain
 from groundswell.training.session import Session, build_session, start_from
@@ -45,7 +46,7 @@ class RunReport:
     path, model : Path
         The run directory and the model directory in it.
     steps, images : int
-        Optimiser steps, and images drawn (each is seen as two views).
+        Optimiser steps, and images drawn (each may be seen as several views).
     seconds : float
         Time spent, over all processes that worked on the run.
     metrics : dict
@@ -161,7 +162,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                     where=f"{session.run.path}, step {at.step}",
                     fix="run the same command with --resume to go on",
                 )
-            before = session.progress
+            before = session.method.progress = session.progress
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
             clock.tick(recipe.images_per_step)
@@ -199,13 +200,12 @@ def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Obs
 
     The gradient is the mean of those of ``accumulate`` batches. For a loss that is a mean over images that is the
     gradient of the one large batch; NT-Xent takes its negatives, and batch normalisation its statistics, from each
-    batch alone, so for them it is not. A step with a number that is not finite is not taken, and the running
-    statistics of the norms, which its forward pass has spoilt, are put back.
+    batch alone, and the centre of a teacher moves with each, so for them it is not. A step with a number that is not
+    finite is not taken, and the buffers (statistics, centres), which its forward pass has spoilt, are put back.
     """
     recipe, method, at = session.recipe, session.method, session.at
     statistics = [buffer.clone() for buffer in method.buffers()]
-    for group in session.optimiser.param_groups:
-        group["lr"] = rate
+    set_rates(session.optimiser, rate, recipe.optimiser.decay(method.progress))
     session.optimiser.zero_grad(set_to_none=True)
     losses = []
     for _ in range(recipe.accumulate):
@@ -220,13 +220,12 @@ def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Obs
         if at.index == session.feed.batches_per_epoch:
             at.epoch, at.index = at.epoch + 1, 0
     at.step += 1
-    gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if recipe.clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(method.parameters(), recipe.clip_norm, norm)
+    norm = clip_gradients(method, recipe.clip_norm, recipe.clip_scope)
     value, size = float(torch.stack(losses).mean()), float(norm)
     if session.health.judge_step(value, size, at.step, session.last_checkpoint):
+        method.before_update()
         session.optimiser.step()
+        method.after_update()
     else:
         log.warning("step %d is skipped: loss %s, gradient norm %s", at.step, value, size)
         with torch.no_grad():

@@ -1,8 +1,9 @@
-"""Optimisers: LARS as SimCLR uses it, AdamW and SGD; no weight decay on biases and norms."""
+"""Optimisers: LARS as SimCLR uses it, AdamW and SGD; who decays, who learns how fast, and clipping."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
@@ -12,23 +13,38 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from groundswell.config import Settings
+from groundswell.methods.schedules import cosine
 
 LRScaling = Literal["none", "linear", "sqrt"]
+ClipScope = Literal["whole", "part", "tensor"]
 
 
-class _Rate(Settings):
+class _Common(Settings):
     lr: float = Field(gt=0)
     """The peak, before `scaling`."""
     scaling: LRScaling = "none"
     """How the peak follows the batch: ``linear`` lr * batch / 256, ``sqrt`` lr * sqrt(batch) (SimCLR appendix B.1)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    final_weight_decay: float | None = Field(default=None, ge=0)
+    """Where a cosine takes the decay by the end of the run; None keeps it."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Vision transformer: each block learns so much slower than the one above it (BEiT, arXiv 2106.08254)."""
+    patch_rate: float = Field(default=1.0, gt=0, le=1)
+    """Vision transformer: the patch embedding learns so much slower than the other embeddings (0.2 in DINOv2)."""
 
     def peak(self, batch: int) -> float:
         """The peak learning rate for ``batch`` images a step."""
         factor = {"none": 1.0, "linear": batch / 256, "sqrt": math.sqrt(batch)}[self.scaling]
         return self.lr * factor
 
+    def decay(self, progress: float) -> float:
+        """The weight decay at some progress of the run."""
+        if self.final_weight_decay is None:
+            return self.weight_decay
+        return cosine(progress, self.weight_decay, self.final_weight_decay)
 
-class LARSSettings(_Rate):
+
+class LARSSettings(_Common):
     """Layer-wise adaptive rate scaling, with the constants of SimCLR's code."""
 
     name: Literal["lars"]
@@ -37,7 +53,7 @@ class LARSSettings(_Rate):
     trust: float = Field(default=0.001, gt=0)
 
 
-class AdamWSettings(_Rate):
+class AdamWSettings(_Common):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     name: Literal["adamw"]
@@ -45,7 +61,7 @@ class AdamWSettings(_Rate):
     weight_decay: float = Field(default=0.05, ge=0)
 
 
-class SGDSettings(_Rate):
+class SGDSettings(_Common):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"]
@@ -103,24 +119,78 @@ def _trust_ratio(w: Tensor, g: Tensor, trust: float) -> Tensor:
     return torch.where(usable, trust * weight / gradient, torch.ones_like(weight))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights, which decay, and biases and norms (everything of one dimension), which do not."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+def parameter_groups(
+    module: nn.Module, weight_decay: float, layer_decay: float = 1.0, patch_rate: float = 1.0
+) -> list[dict[str, Any]]:
+    """Weights, which decay, and biases and norms (everything of one dimension), which do not; split by `rate_scale`.
+
+    Where all learn alike these are two groups. Tokens and position tables decay, as in DINO and DINOv2.
+    """
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    numbers = [int(found[1]) for name, _ in trained if (found := re.match(r"backbone\.blocks\.(\d+)\.", name))]
+    depth = max(numbers, default=-1) + 1
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    for name, p in trained:
+        scale = rate_scale(name, depth, layer_decay, patch_rate)
+        groups.setdefault((-scale, p.ndim <= 1), []).append(p)
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": params, "weight_decay": 0.0 if bare else weight_decay, "decays": not bare, "lr_scale": -scale}
+        for (scale, bare), params in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
+def rate_scale(name: str, depth: int, layer_decay: float, patch_rate: float) -> float:
+    """The learning rate of a parameter over that of the run.
+
+    layer_decay^(depth - i) in block i of ``depth``, layer_decay^(depth + 1) below the first (times ``patch_rate`` for
+    the patch embedding), 1 for the final norm and the heads (facebookresearch/dinov2 b8931f7, utils/param_groups.py).
+    """
+    if not depth or not name.startswith("backbone.") or name.startswith("backbone.norm."):
+        return 1.0
+    if block := re.match(r"backbone\.blocks\.(\d+)\.", name):
+        return float(layer_decay ** (depth - int(block[1])))
+    return float(layer_decay ** (depth + 1)) * (patch_rate if name.startswith("backbone.patch_embed.") else 1.0)
+
+
 def build_optimiser(settings: OptimiserSettings, module: nn.Module) -> Optimizer:
-    """The optimiser of a recipe over the parameters of ``module``; the loop sets the learning rate at each step."""
-    groups = parameter_groups(module, settings.weight_decay)
+    """The optimiser of a recipe over the parameters of ``module``; the loop calls `set_rates` before each step."""
+    groups = parameter_groups(module, settings.weight_decay, settings.layer_decay, settings.patch_rate)
     match settings:
         case LARSSettings():
-            groups[1]["adapt"] = False
+            for group in groups:
+                group["adapt"] = group["decays"]
             return LARS(groups, lr=settings.lr, momentum=settings.momentum, trust=settings.trust)
         case AdamWSettings():
             device = next(module.parameters()).device
             return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=device.type in {"cpu", "cuda"})
         case SGDSettings():
             return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def set_rates(optimiser: Optimizer, rate: float, decay: float) -> None:
+    """The learning rate and the weight decay of the next step, for those who have them."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)  # groups of an older checkpoint all learn alike
+        if group.get("decays"):
+            group["weight_decay"] = decay
+
+
+def clip_gradients(module: nn.Module, limit: float | None, scope: ClipScope) -> Tensor:
+    """Scale gradients down to a norm of ``limit``; the norm of the whole gradient before that, float32 [].
+
+    ``scope`` says whose norm is limited: that of the ``whole`` gradient, of each ``part`` of the method by itself (the
+    backbone, each head; DINOv2), or of each ``tensor`` (DINO).
+    """
+    gradients = {name: p for name, p in module.named_parameters() if p.grad is not None}
+    norm = torch.nn.utils.get_total_norm([p.grad for p in gradients.values() if p.grad is not None])
+    if limit is None:
+        return norm
+    if scope == "whole":
+        torch.nn.utils.clip_grads_with_norm_(gradients.values(), limit, norm)
+        return norm
+    parts: dict[str, list[Tensor]] = {}
+    for name, p in gradients.items():
+        parts.setdefault(name if scope == "tensor" else name.split(".")[0], []).append(p)
+    for part in parts.values():
+        torch.nn.utils.clip_grad_norm_(part, limit)
+    return norm

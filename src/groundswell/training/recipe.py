@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -13,12 +13,19 @@ from groundswell import files
 from groundswell.backbones import BackboneSettings
 from groundswell.config import Origins, Settings, flatten, parse_override, resolve
 from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.errors import ConfigError
+from groundswell.methods.dino import DINOSettings
+from groundswell.methods.dinov2 import DINOv2Settings
+from groundswell.methods.mae import MAESettings
 from groundswell.methods.schedules import step_progress
 from groundswell.methods.simclr import SimCLRSettings
 from groundswell.training.health import HealthSettings
-from groundswell.training.optimisers import OptimiserSettings
+from groundswell.training.optimisers import ClipScope, OptimiserSettings
 from groundswell.training.precision import PrecisionName
-from groundswell.views.policies import POLICIES, ViewSettings
+from groundswell.views.named import POLICIES
+from groundswell.views.policies import ViewSettings
+
+MethodSettings = Annotated[SimCLRSettings | DINOSettings | DINOv2Settings | MAESettings, Field(discriminator="name")]
 
 
 class ScheduleSettings(Settings):
@@ -71,17 +78,26 @@ class Recipe(Settings):
     """Rows to train on, as a query over the catalogue: ``split == 'train'``."""
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     backbone: BackboneSettings = BackboneSettings()
-    method: SimCLRSettings = SimCLRSettings()
+    method: MethodSettings = SimCLRSettings()
     views: ViewSettings = ViewSettings()
+    """Of SimCLR and MAE; the global views of DINO and DINOv2."""
     view_size: int = Field(default=64, ge=8)
     """Side of a view, px."""
+    second_views: ViewSettings | None = None
+    """DINO and DINOv2: of the second global view, where it differs."""
+    local_views: ViewSettings | None = None
+    """DINO and DINOv2: of the local views; None goes without."""
+    local_view_size: int = Field(default=96, ge=8)
+    local_view_count: int = Field(default=8, ge=1)
     batch_size: int = Field(default=256, ge=2)
     """Images in one forward pass; the negatives of a contrastive loss come from these."""
     accumulate: int = Field(default=1, ge=1)
     """Forward passes to one optimiser step; adds images to the gradient, not negatives to the loss."""
     optimiser: OptimiserSettings
     clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of the whole gradient; None leaves it alone."""
+    """Largest norm of the gradient; None leaves it alone."""
+    clip_scope: ClipScope = "whole"
+    """Whose norm: the whole gradient's, that of each part (backbone, each head; DINOv2) or of each tensor (DINO)."""
     schedule: ScheduleSettings = ScheduleSettings()
     length: LengthSettings
     precision: PrecisionName = "auto"
@@ -93,6 +109,42 @@ class Recipe(Settings):
     """Progress between two scores of the monitor, where one was passed."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     health: HealthSettings = HealthSettings()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        name, backbone = self.method.name, self.backbone
+        if name in ("simclr", "mae"):
+            for field in ("second_views", "local_views"):
+                if getattr(self, field) is not None:
+                    raise ConfigError(f"{field} means nothing for {name}", fix=f"remove it ({field}=null)")
+        if not backbone.name.startswith("vit"):
+            if name in ("dinov2", "mae"):
+                raise ConfigError(
+                    f"{name} masks patches, which {backbone.name} does not have",
+                    fix="set backbone.name to a vision transformer (vit-s/16), or method.name to simclr or dino",
+                )
+            if self.optimiser.layer_decay != 1 or self.optimiser.patch_rate != 1:
+                raise ConfigError(
+                    f"layer_decay and patch_rate mean nothing for {backbone.name}",
+                    fix="remove them, or set backbone.name to a vision transformer (vit-s/16)",
+                )
+            return self
+        patch = int(backbone.name.split("/")[1])
+        sizes = {"view_size": self.view_size}
+        if self.local_views is not None:
+            sizes["local_view_size"] = self.local_view_size
+        for field, size in sizes.items():
+            if size % patch:
+                raise ConfigError(
+                    f"{field} {size} is no multiple of the patch of {patch} px of {backbone.name}",
+                    fix=f"set {field}={max(size // patch, 1) * patch}, or take a backbone with another patch",
+                )
+        if name == "mae" and backbone.image_size != self.view_size:
+            raise ConfigError(
+                f"mae needs positions made for its views of {self.view_size} px, not of {backbone.image_size}",
+                fix=f"set backbone.image_size={self.view_size}",
+            )
+        return self
 
     @property
     def images_per_step(self) -> int:
@@ -163,9 +215,12 @@ def resolve_recipe(
 ) -> tuple[Recipe, Origins]:
     """A recipe from layers and ``a.b=c`` overrides (see `config.resolve`), with the origin of every value.
 
-    A length replaces that of the layers below as a whole, since only one of its keys may be given.
+    A length replaces that of the layers below as a whole, since only one of its keys may be given; so does a method or
+    an optimiser of another name, whose settings are others.
     """
     layers, overrides = list(layers), list(overrides)
+    for key in ("method", "optimiser"):
+        layers = _without_other_names(layers, overrides, key)
     giving = [i for i, (_, layer) in enumerate(layers) if "length" in layer]
     if any(parse_override(text)[0][0] == "length" for text in overrides):
         giving.append(len(layers))
@@ -174,7 +229,31 @@ def resolve_recipe(
         for i, (origin, layer) in enumerate(layers)
     ]
     recipe, origins = resolve(Recipe, without, overrides)
-    for name, _ in flatten(POLICIES[recipe.views.policy], "views."):
-        if origins.get(name) == "default":
-            origins[name] = f"policy {recipe.views.policy}"
+    for field in ("views", "second_views", "local_views"):
+        views: ViewSettings | None = getattr(recipe, field)
+        for name, _ in flatten(POLICIES[views.policy], f"{field}.") if views else ():
+            if origins.get(name) == "default":
+                origins[name] = f"policy {views.policy if views else ''}"
     return recipe, origins
+
+
+def _without_other_names(
+    layers: list[tuple[str, Mapping[str, Any]]], overrides: list[str], key: str
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """The layers, without ``key`` where a later layer or an override gives ``key.name`` another value."""
+    final = None
+    for text in overrides:
+        path, value = parse_override(text)
+        if path == [key, "name"]:
+            final = value
+        elif path == [key] and isinstance(value, Mapping):
+            final = value.get("name", final)
+    kept = []
+    for origin, layer in reversed(layers):
+        own = layer.get(key)
+        name = own.get("name") if isinstance(own, Mapping) else None
+        if final is not None and name is not None and name != final:
+            layer = {k: v for k, v in layer.items() if k != key}
+        final = final if final is not None else name
+        kept.append((origin, layer))
+    return kept[::-1]

@@ -138,9 +138,24 @@ class MetricsLog:
 
     def write(self, row: Row) -> None:
         """Append a row; it survives a kill of the process from here on."""
-        try:
+        with self._telling():
             self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             self._file.flush()
+        for name, value in {**row, **row.get("timing", {})}.items():
+            if isinstance(value, int | float) and name != "step":
+                self._events.add_scalar(name, value, row["step"])
+
+    def sync(self) -> None:
+        """Make the rows so far survive a power cut (before the checkpoint that counts on them)."""
+        with self._telling():
+            os.fsync(self._file.fileno())
+            self._events.flush()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say what to do about a disk that refuses."""
+        try:
+            yield
         except OSError as error:
             raise GroundswellError(
                 "could not write the metrics of a run",
@@ -148,14 +163,6 @@ class MetricsLog:
                 why=error.strerror or str(error),
                 fix="free some space, then run the same command with --resume",
             ) from error
-        for name, value in {**row, **row.get("timing", {})}.items():
-            if isinstance(value, int | float) and name != "step":
-                self._events.add_scalar(name, value, row["step"])
-
-    def sync(self) -> None:
-        """Make the rows so far survive a power cut (before the checkpoint that counts on them)."""
-        os.fsync(self._file.fileno())
-        self._events.flush()
 
     def __enter__(self) -> Self:
         return self

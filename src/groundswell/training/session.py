@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,20 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from groundswell.archive.reader import Archive
-from groundswell.backbones import build_backbone
-from groundswell.config import flatten
+from groundswell.backbones import Backbone, VisionTransformer, build_backbone
+from groundswell.config import flatten, validate
 from groundswell.device import choose_device
 from groundswell.encoder.directory import load, save_model
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.encoder.provenance import DataUsed, describe
-from groundswell.errors import ModelError, UsageError
-from groundswell.methods.simclr import SimCLR
+from groundswell.errors import ConfigError, ModelError, UsageError
+from groundswell.methods.base import Method
+from groundswell.methods.dino import DINO, DINOSettings
+from groundswell.methods.dinov2 import DINOv2
+from groundswell.methods.mae import MAE, MAESettings
+from groundswell.methods.simclr import SimCLR, SimCLRSettings
+from groundswell.physics.imagette import Quantity
 from groundswell.training.checkpoint import Checkpoints, State
 from groundswell.training.data import Feed
 from groundswell.training.health import Health
@@ -31,6 +36,7 @@ from groundswell.training.optimisers import build_optimiser
 from groundswell.training.precision import Precision, choose
 from groundswell.training.recipe import Horizon, Recipe, horizon
 from groundswell.training.run_directory import Row, RunDirectory, environment
+from groundswell.views.crops import MultiCrop
 from groundswell.views.policies import ViewPolicy
 
 log = logging.getLogger(__name__)
@@ -62,7 +68,7 @@ class Session:
     data: tuple[DataUsed, ...]
     preprocessing: Preprocessing
     feed: Feed
-    method: SimCLR
+    method: Method
     optimiser: Optimizer
     horizon: Horizon
     health: Health
@@ -86,8 +92,8 @@ class Session:
         return self.horizon.progress(self.at.step, self.elapsed)
 
     def encoder(self) -> Encoder:
-        """The backbone as it is now, copied, with its preprocessing."""
-        backbone = copy.deepcopy(self.method.backbone).eval()
+        """The network that becomes the encoder, as it is now, copied, with its preprocessing."""
+        backbone = self.method.encoder_backbone()
         backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return Encoder(backbone, self.preprocessing, self.recipe.name, self.recipe.backbone)
 
@@ -191,7 +197,7 @@ def build_session(
     feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
     quantities = [channel.quantity for channel in preprocessing.channels]
-    method = SimCLR(recipe.method, backbone, ViewPolicy(recipe.views, recipe.view_size, quantities), recipe.seed)
+    method = build_method(recipe, backbone, quantities)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Session(
         recipe=recipe,
@@ -202,12 +208,32 @@ def build_session(
         method=method,
         optimiser=build_optimiser(recipe.optimiser, method),
         horizon=horizon(recipe, feed.batches_per_epoch),
-        health=Health(recipe.health),
+        health=Health(recipe.health, method.watched),
         checkpoints=checkpoints,
         precision=precision,
         device=device,
         started=started,
     )
+
+
+def build_method(recipe: Recipe, backbone: Backbone, quantities: Sequence[Quantity]) -> Method:
+    """The method of a recipe around a backbone, with its views of channels of these quantities."""
+    settings, seed = recipe.method, recipe.seed
+    views = ViewPolicy(recipe.views, recipe.view_size, quantities)
+    if isinstance(settings, SimCLRSettings):
+        return SimCLR(settings, backbone, views, seed)
+    if isinstance(settings, MAESettings):
+        assert isinstance(backbone, VisionTransformer)  # the recipe has checked
+        return MAE(settings, backbone, views, seed)
+    second = views if recipe.second_views is None else ViewPolicy(recipe.second_views, recipe.view_size, quantities)
+    small = None
+    if recipe.local_views is not None:
+        small = ViewPolicy(recipe.local_views, recipe.local_view_size, quantities)
+    crops = MultiCrop((views, second), small, n_local=recipe.local_view_count)
+    if isinstance(settings, DINOSettings):
+        return DINO(settings, backbone, crops, seed)
+    assert isinstance(backbone, VisionTransformer)
+    return DINOv2(settings, backbone, crops, seed)
 
 
 def start_from(session: Session, model: str | Path) -> None:
@@ -232,14 +258,15 @@ def start_from(session: Session, model: str | Path) -> None:
         )
     if encoder.preprocessing.hash != session.preprocessing.hash:
         log.warning("the preprocessing is not that of %s: its features will have to adapt", model)
-    session.method.backbone.load_state_dict(encoder.backbone.state_dict())
+    session.method.start_from(encoder.backbone.state_dict())
     log.info("started from the backbone of %s", model)
 
 
 def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise `UsageError` where a checkpoint's recipe or data are not those of this run."""
-    # Settings that came after the checkpoint had their defaults then.
-    old, new = dict(flatten(Recipe.model_validate(before["recipe"]).identity())), dict(flatten(now["recipe"]))
+    with suppress(ConfigError):  # settings that came after the checkpoint had their defaults then
+        before = {**before, "recipe": validate(Recipe, before["recipe"]).identity()}
+    old, new = dict(flatten(before["recipe"])), dict(flatten(now["recipe"]))
     changed = [
         f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
     ]

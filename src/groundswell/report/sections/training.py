@@ -10,8 +10,12 @@ from groundswell.report.figures import curves, draw_curves
 from groundswell.report.inputs import Run
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("contrastive loss", ("loss",)),
+    ("loss", ("loss",)),
     ("views that find each other (top-1)", ("top1",)),
+    ("parts of the loss", ("dino_loss", "ibot_loss", "koleo_loss")),
+    ("entropy of the teacher's choices (nats), and how far the student is off", ("teacher_entropy", "kl")),
+    ("prototypes used by the mean choice", ("prototypes_used",)),
+    ("explained variance of hidden patches", ("explained",)),
     ("learning rate", ("learning_rate",)),
     ("feature spread (1 even, 0 collapsed)", ("feature_spread",)),
     ("effective rank of the features", ("effective_rank",)),

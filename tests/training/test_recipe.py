@@ -1,0 +1,106 @@
+"""Recipes: which combinations make sense, and what a change of method leaves of the layers below."""
+
+from typing import Any
+
+import pytest
+
+from groundswell.config import parse_override
+from groundswell.errors import ConfigError
+from groundswell.methods.dino import DINOSettings
+from groundswell.methods.dinov2 import DINOv2Settings
+from groundswell.methods.mae import MAESettings
+from groundswell.methods.simclr import SimCLRSettings
+from groundswell.training.recipe import resolve_recipe
+
+BASE: dict[str, Any] = {
+    "name": "base",
+    "method": {"name": "simclr", "temperature": 0.2},
+    "backbone": {"name": "vit-s/8", "image_size": 64},
+    "optimiser": {"name": "adamw", "lr": 0.001, "betas": [0.9, 0.95]},
+    "length": {"steps": 10},
+}
+RESNET = {**BASE, "backbone": {"name": "resnet50"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "what", "fix"),
+    [
+        (RESNET, ["method.name=dinov2"], "masks patches", "backbone.name to a vision transformer"),
+        (RESNET, ["method.name=mae"], "masks patches", "backbone.name to a vision transformer"),
+        (RESNET, ["optimiser.layer_decay=0.9"], "layer_decay", "vision transformer"),
+        (BASE, ["view_size=60"], "view_size 60 is no multiple of the patch of 8 px", "view_size=56"),
+        (
+            BASE,
+            ["method.name=dino", "local_views={}", "local_view_size=36"],
+            "local_view_size 36",
+            "local_view_size=32",
+        ),
+        (BASE, ["method.name=mae", "view_size=128"], "positions", "backbone.image_size=128"),
+        (BASE, ["local_views.policy=ocean"], "local_views means nothing for simclr", "local_views=null"),
+        (BASE, ["method.name=mae", "second_views={}"], "second_views means nothing for mae", "second_views=null"),
+    ],
+)
+def test_combinations_without_sense_are_usage_errors_that_name_the_fix(
+    values: dict[str, Any], overrides: list[str], what: str, fix: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_recipe([("recipe base", values)], overrides)
+    assert caught.value.exit_code == 2
+    assert what in caught.value.what
+    assert fix in (caught.value.fix or "")
+
+
+def test_the_fix_that_is_named_mends_it() -> None:
+    for overrides in (["view_size=60"], ["method.name=mae", "view_size=128"], ["local_views={}"]):
+        with pytest.raises(ConfigError) as caught:
+            resolve_recipe([("recipe base", BASE)], overrides)
+        words = (caught.value.fix or "").replace("(", " ").replace(")", " ").replace(",", " ").split()
+        mended = next(word for word in words if "=" in word)
+        field = parse_override(mended)[0]
+        kept = [text for text in overrides if parse_override(text)[0] != field]
+        resolve_recipe([("recipe base", BASE)], [*kept, mended])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("simclr", SimCLRSettings), ("dino", DINOSettings), ("dinov2", DINOv2Settings), ("mae", MAESettings)],
+)
+def test_the_name_tells_the_method_and_leaves_the_settings_of_another_behind(name: str, kind: type) -> None:
+    recipe, origins = resolve_recipe([("recipe base", BASE)], [f"method.name={name}"])
+    assert isinstance(recipe.method, kind)
+    assert origins["method.name"] == "command line"
+    if name == "simclr":
+        assert recipe.method == SimCLRSettings(temperature=0.2)  # the same method: what the recipe says holds
+    else:
+        assert recipe.method == kind()
+
+
+def test_an_optimiser_of_another_name_starts_afresh_too_and_files_count_as_well() -> None:
+    layers = [("recipe base", BASE), ("more.yaml", {"optimiser": {"name": "lars", "lr": 0.3}})]
+    recipe, _ = resolve_recipe(layers, ["optimiser.weight_decay=0.01"])
+    assert recipe.optimiser.model_dump(exclude_defaults=True) == {"name": "lars", "lr": 0.3, "weight_decay": 0.01}
+    recipe, _ = resolve_recipe([*layers, ("last.yaml", {"optimiser": {"lr": 0.5}})])
+    assert (recipe.optimiser.name, recipe.optimiser.lr) == ("lars", 0.5)
+
+
+def test_an_unknown_setting_of_a_method_is_compared_with_those_of_that_method() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_recipe([("recipe base", BASE)], ["method={name: mae, mask_rato: 0.6}"])
+    assert caught.value.fix == "did you mean 'mask_ratio'?"
+    with pytest.raises(ConfigError) as caught:
+        resolve_recipe([("recipe base", BASE)], ["method={name: mae, koleo_weight: 0.6}"])
+    assert "koleo" not in (caught.value.fix or "")
+
+
+def test_origins_name_the_policy_of_each_kind_of_view() -> None:
+    overrides = [
+        "method.name=dino",
+        "views.policy=oceansar1",
+        "local_views.policy=oceansar1-local",
+        "local_view_size=32",
+    ]
+    recipe, origins = resolve_recipe([("recipe base", BASE)], overrides)
+    assert recipe.local_views is not None
+    assert recipe.local_views.geometry.scale == (0.05, 0.4)
+    assert origins["local_views.geometry.scale"] == "policy oceansar1-local"
+    assert origins["views.geometry.scale"] == "policy oceansar1"
