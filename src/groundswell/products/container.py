@@ -30,6 +30,7 @@ from groundswell.products.packed import (
 
 METADATA_LIMIT = 32 * 2**20
 """Largest XML document that is read, bytes; the largest of a real product has about 2 MB."""
+_ELSEWHERE = "do not use this file: get the product again from its publisher"
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,14 @@ class Container:
         member = self._member(name)
         excess = f"more than the limit of {limit} bytes for metadata"
         if member.size > limit:
-            raise ProductError(f"{name} is too large", where=self.where(name), why=f"{member.size} bytes, {excess}")
+            why = f"{member.size} bytes, {excess}"
+            raise ProductError(f"{name} is too large", where=self.where(name), why=why, fix=_ELSEWHERE)
         if member.size > 2**20 and member.size > RATIO_LIMIT * max(member.packed, 1):
             raise ProductError(
                 f"{name} is packed like a bomb",
                 where=self.where(name),
                 why=f"{member.packed} bytes inflate to {member.size}, more than {RATIO_LIMIT} times",
+                fix=_ELSEWHERE,
             )
         with self.open(name) as raw:
             stream = Stream(raw, self.where(name), None, True)

@@ -291,6 +291,9 @@ def _check_chunks(m: Measurement, length: int, tables: list[tuple[int, int]]) ->
     if ends.max() > length:
         why = f"its pixels reach to byte {ends.max()}, the file has {length}"
         raise _bad(m.where, "is truncated", why)
+    if length > 2 * ends.max() + 2**24:  # beside pixels a TIFF holds tables, of some bytes a line
+        why = f"its pixels end at byte {ends.max()}, the file has {length}: packed, it may be a bomb"
+        raise _bad(m.where, "holds much more than its pixels", why)
     order = np.argsort(m.offsets, kind="stable")
     starts, stops = m.offsets[order], ends[order]
     overlap = bool(np.any(starts[1:] < stops[:-1]))
