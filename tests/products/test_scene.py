@@ -16,6 +16,7 @@ from groundswell.errors import ProductError, UsageError
 from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Track
 from groundswell.products.safe_model import Image, Settings, Signal, truth_of
 from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.scene import footprint
 
 # Tables are written with seven digits: A to 5e-7, A^2 to 1e-6. The rest of 1e-5 is linear interpolation of sqrt(sin).
 RELATIVE = 1e-5
@@ -75,6 +76,29 @@ def test_place_and_incidence_to_1e_4_degrees(tmp_path: Path, track: Track) -> No
     turn = (data.lon.values - lon + 180.0) % 360.0 - 180.0
     np.testing.assert_array_less(np.abs(turn) * np.cos(np.deg2rad(lat)), 1e-4)
     np.testing.assert_allclose(data.incidence.values, np.broadcast_to(geometry.incidence(pixels), lat.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("lon", [10.0, 179.9, -179.9])
+def test_a_footprint_is_as_large_on_the_date_line_as_elsewhere(tmp_path: Path, lon: float) -> None:
+    image = Image(shape=(200, 2000), beam="WV1", grid=(2, 2))
+    settings = Settings(track=Track(lon + 3.0, -10.0, 193.0))
+    facts = gs.open_product(write_wv(tmp_path, [image], settings))[1].metadata
+    assert facts.footprint is not None
+    outline = shapely.from_wkb(facts.footprint)
+    assert outline.is_valid
+    assert outline.area == pytest.approx(200 * 4.1 * 7500.0 / 111_195.0**2 / np.cos(np.deg2rad(10.0)), rel=0.05)
+    assert outline.contains(shapely.Point(facts.lon, facts.lat))
+
+
+def test_a_footprint_across_the_date_line_is_cut_in_two() -> None:
+    for corners in (
+        [(179.5, 1), (-179.5, 1), (-179.5, 0), (179.5, 0)],
+        [(-179.5, 1), (179.5, 1), (179.5, 0), (-179.5, 0)],
+    ):
+        parts = shapely.from_wkb(footprint(corners)).geoms
+        assert sorted(part.bounds for part in parts) == [(-180.0, 0.0, -179.5, 1.0), (179.5, 0.0, 180.0, 1.0)]
+    whole = shapely.from_wkb(footprint([(9.5, 1), (10.5, 1), (10.5, 0), (9.5, 0)]))
+    assert whole.bounds == (9.5, 0.0, 10.5, 1.0)
 
 
 def test_mean_over_ground_cells_is_the_mean_over_their_area(tmp_path: Path) -> None:

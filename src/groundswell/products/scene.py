@@ -125,7 +125,7 @@ class Scene:
             time=a.first_line + (a.header.stop - a.header.start) / 2,
             lon=float(lon[0, 0]),
             lat=float(lat[0, 0]),
-            footprint=shapely.to_wkb(shapely.Polygon(self.geolocation.outline(lines, samples))),
+            footprint=footprint(self.geolocation.outline(lines, samples)),
             heading_deg=a.heading_deg,
             orbit=name.orbit,
             orbit_pass=a.orbit_pass,
@@ -217,6 +217,19 @@ class Scene:
             denoise=denoise,
             filter=filter,
         )
+
+
+def footprint(corners: Sequence[tuple[float, float]]) -> bytes:
+    """The polygon of (longitude, latitude) corners as WKB; one that crosses the date line is cut there in two."""
+    first = corners[0][0]
+    ring = [((lon - first + 180.0) % 360.0 + first - 180.0, lat) for lon, lat in corners]
+    outline = shapely.Polygon(ring)
+    parts = [
+        shapely.transform(part, lambda xy, turn=turn: xy - (turn, 0.0))
+        for turn in (-360.0, 0.0, 360.0)
+        if (part := outline & shapely.box(turn - 180.0, -90.0, turn + 180.0, 90.0)).area > 0.0
+    ]
+    return bytes(shapely.to_wkb(parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)))
 
 
 def _whole(part: slice | None, count: int, name: str) -> slice:

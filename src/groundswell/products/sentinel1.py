@@ -78,7 +78,8 @@ class Product(Mapping[int | str, Scene]):
             )
 
     def __getitem__(self, key: int | str) -> Scene:
-        files = self._items.get(key.lower() if isinstance(key, str) else key)
+        key = key.lower() if isinstance(key, str) else key
+        files = self._items.get(key)
         if files is None:
             kind = "image number" if isinstance(next(iter(self._items)), int) else "swath"
             raise MissingItemError(
@@ -95,7 +96,7 @@ class Product(Mapping[int | str, Scene]):
         return len(self._items)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._items
+        return (key.lower() if isinstance(key, str) else key) in self._items
 
     def __repr__(self) -> str:
         keys = list(self._items)
