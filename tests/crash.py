@@ -30,7 +30,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -276,10 +276,23 @@ def _kill_parent(child: subprocess.Popen[str]) -> None:
 
 def _kill_worker(child: subprocess.Popen[str]) -> None:
     """Kill one worker process of the child, if it has any yet."""
-    for process in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
-        if "spawn_main" in Path(f"/proc/{process}/cmdline").read_text():
-            os.kill(int(process), signal.SIGKILL)
-            return
+    for worker in workers(child.pid)[:1]:
+        os.kill(worker, signal.SIGKILL)
+
+
+def workers(process: int) -> list[int]:
+    """The worker processes of a process, whichever of its threads started them (Linux)."""
+    children: list[str] = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            children += path.read_text().split()
+    return [int(child) for child in children if "spawn_main" in _command_line(child)]
+
+
+def _command_line(process: str) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""
 
 
 def tree(folder: Path) -> dict[str, str]:

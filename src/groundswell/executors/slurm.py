@@ -18,7 +18,7 @@ _ARRAY = """\
 # Written by groundswell. A task of this array writes one shard in {count}; finish.sh joins them.
 #SBATCH --job-name=groundswell
 #SBATCH --array=0-{last}
-{common}#SBATCH --output={logs}/task-%a.log
+{common}#SBATCH --output="{logs}/task-%a.log"
 set -euo pipefail
 cd {place}
 exec {command} --workers="${{SLURM_CPUS_PER_TASK:-1}}" --task="$SLURM_ARRAY_TASK_ID/{count}"
@@ -28,7 +28,7 @@ _FINISH = """\
 #!/usr/bin/env bash
 # Written by groundswell. Writes what the array did not, if anything, and the statistics of the whole.
 #SBATCH --job-name=groundswell-finish
-{common}#SBATCH --output={logs}/finish.log
+{common}#SBATCH --output="{logs}/finish.log"
 set -euo pipefail
 cd {place}
 exec {command} --workers="${{SLURM_CPUS_PER_TASK:-1}}"
@@ -72,7 +72,7 @@ def write_scripts(folder: Path, command: Sequence[str], count: int, options: Seq
         "count": count,
         "last": count - 1,
         "common": "".join(f"#SBATCH {option}\n" for option in options),
-        "logs": f'"{place}"' if " " in str(place) else place,
+        "logs": place,
         "place": shlex.quote(str(Path.cwd())),
         "command": shlex.join([sys.executable, "-m", "groundswell", *command]),
     }
