@@ -59,7 +59,8 @@ def build_dataset(
         values, valid = average(image, window, azimuth, range_, calibration, denoise)
         planes["values"].append(values)
         planes["valid"].append(valid)
-        planes["nesz"] += _fields(lambda y, x: (image.nesz(y, x),), azimuth, range_, np.float32)  # noqa: B023
+        if calibration is not None:
+            planes["nesz"] += _fields(lambda y, x: (image.nesz(y, x),), azimuth, range_, np.float32)  # noqa: B023
     name = calibration or "intensity"
     dims = ("azimuth", "range") if squeeze else ("polarisation", "azimuth", "range")
     variables = {
@@ -73,6 +74,7 @@ def build_dataset(
             ),
             ("valid", planes["valid"], {"long_name": "share of the cell that holds valid pixels", "units": "1"}),
         )
+        if arrays
     }
     coordinates = _coordinates(scene, azimuth, range_)
     polarisations = [image.files.name.polarisation for image in images]
@@ -172,11 +174,14 @@ def _attributes(
     facts, a = scene.metadata, scene.annotation
     notes, done = [], []
     for image in images:
+        if calibration is None:  # whose noise is nobody's concern: the tables need not be there
+            done.append(image.annotation.denoised)
+            notes.append(f"{image.files.name.polarisation}: not calibrated")
+            continue
         state = image.denoising
-        asked = denoise and calibration is not None
-        done.append(state.denoised and (asked or not state.subtract))
-        note = state.note if asked or not state.subtract else "not asked for"
-        notes.append(f"{image.files.name.polarisation}: {note}")
+        asked = denoise or not state.subtract
+        done.append(state.denoised and asked)
+        notes.append(f"{image.files.name.polarisation}: {state.note if asked else 'not asked for'}")
     native = "native" if spacing_m is None else None
     return {
         "Conventions": "CF-1.11",

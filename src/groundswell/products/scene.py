@@ -160,7 +160,8 @@ class Scene:
             Side of the square ground cells over which intensity is averaged; None gives the native grid (slant range
             for SLC), one value a pixel.
         calibration : "sigma0", "beta0", "gamma0" or None
-            What the main variable is, and its name; None gives ``intensity``, the mean of |DN|^2.
+            What the main variable is, and its name; None gives ``intensity``, the mean of |DN|^2, without ``nesz``
+            (amplitude is its root), and opens neither calibration nor noise.
         denoise : bool
             Subtract thermal noise, where its table is sound and it is not out already; attributes ``denoised`` and
             ``denoise_note`` say what was done. Values below zero are kept.

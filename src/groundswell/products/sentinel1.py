@@ -116,7 +116,9 @@ class Product(Mapping[int | str, Scene]):
 def open_product(path: str | os.PathLike[str]) -> Product:
     """Open a Sentinel-1 Level-1 product (SLC or GRD): a SAFE folder, or a SAFE inside a zip or tar file.
 
-    Nothing is unpacked, no pixel is read, and annotations are parsed item by item, when an item is asked for.
+    Nothing is unpacked, no pixel is read, and annotations are parsed item by item, when an item is asked for. Folders
+    and plain tar files are fastest. A gzipped tar is inflated from its start for every file that is read, which is slow
+    for a whole product; to unpack it is better.
 
     Raises
     ------
