@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from groundswell import open_product
 from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Track, Vectors
-from groundswell.products.safe_model import Image, Settings, Signal, digital_numbers, truth_of
+from groundswell.products.safe_model import Image, Settings, Signal, digital_numbers, imagette_of, truth_of
 from groundswell.products.safe_writer import write_grd, write_wv
 
 STILL = Settings(speckle=False)
@@ -189,6 +189,22 @@ def test_a_slope_stays_in_its_place_at_any_spacing(tmp_path: Path, spacing: floa
     expected = 0.2 + 1e-4 * data["azimuth"].values[:, None] + 2e-4 * data["range"].values
     # A pixel holds the field at its centre; what an edge cuts off is at most its half: 3.8 m / 8 of slope on a cell.
     np.testing.assert_allclose(data["sigma0"].values, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("beam", "spacing"), [("WV1", 100.0), ("WV2", 33.3)])
+def test_an_imagette_goes_to_a_product_and_back(tmp_path: Path, beam: str, spacing: float) -> None:
+    rng = np.random.default_rng(1)
+    smooth = np.cumsum(np.cumsum(rng.normal(size=(40, 50)), axis=0), axis=1)
+    sigma0 = 0.05 + 0.2 * (smooth - smooth.min()) / np.ptp(smooth)
+    image = imagette_of(sigma0, spacing, beam=beam, number=3, per_cell=8)
+    product = open_product(write_wv(tmp_path, [image], STILL))
+    found = product[3].to_dataset(spacing)["sigma0"].values
+    assert found.shape == sigma0.shape
+    # Half a sample of eight or more mixes with a neighbour on either side: 1/16 of what they differ by.
+    steps = np.abs(np.diff(sigma0, axis=1, prepend=sigma0[:, :1], append=sigma0[:, -1:]))
+    assert np.all(np.abs(found - sigma0) <= (steps[:, :-1] + steps[:, 1:]) / 16 + 2e-4 * sigma0)
+    edges = truth_of(image).geometry.ground_range(np.arange(image.shape[1] + 1) - 0.5)
+    assert np.diff(edges).max() <= spacing / 8 * (1 + 1e-6)
 
 
 def test_speckle_averages_to_the_field(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.errors import DataError, UsageError, did_you_mean
-from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Field, Geometry, Track, Truth, Vectors
+from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Field, Geometry, Track, Truth, Vectors, cells
 
 WV_REPEAT_S = 14.7
 """Seconds from one imagette of a wave-mode product to the next (the other beam)."""
@@ -104,6 +104,45 @@ class Settings:
     seed: int = 0
     denoised: bool = False
     container: Literal["folder", "zip", "tar"] = "folder"
+
+
+def imagette_of(
+    sigma0: NDArray[np.floating],
+    spacing_m: float,
+    *,
+    beam: str = "WV1",
+    number: int = 1,
+    polarisation: str = "VV",
+    near_deg: float | None = None,
+    nesz_db: float = -22.0,
+    level: float = 2370.0,
+    per_cell: int = 4,
+) -> Image:
+    """The wave-mode image that gives ``sigma0 [rows, columns]`` back when it is averaged over cells of ``spacing_m``.
+
+    It has ``per_cell`` lines and at least as many samples a cell instead of the 12 of a real one, which makes small
+    files, and one line and sample more than the cells need. A sample that straddles two cells has the value of one: in
+    range, where spacing is uneven, cells mix with their neighbours by up to half a sample. Write it without speckle
+    where ``sigma0`` has its own. A ``level`` above that of real products keeps the rounding of digital numbers small.
+    """
+    rows, columns = sigma0.shape
+    near = BEAMS[beam][0] if near_deg is None else near_deg
+    across, along = spacing_m / per_cell * math.sin(math.radians(near)), spacing_m / per_cell
+    geometry = Geometry(Track(), 0.0, near, across, along, slant=True)
+    samples = columns * per_cell
+    while geometry.ground_range(samples - 0.5) < columns * spacing_m:
+        samples += 1
+    signal = Signal(polarisation=polarisation, sigma0=cells(sigma0, spacing_m), beta=Bilinear(level), nesz_db=nesz_db)
+    shape = (rows * per_cell + 1, samples + 1)
+    return Image(
+        shape=shape,
+        beam=beam,
+        signals=(signal,),
+        number=number,
+        near_deg=near,
+        range_spacing_m=across,
+        azimuth_spacing_m=along,
+    )
 
 
 def truth_of(image: Image, settings: Settings | None = None, polarisation: str | None = None) -> Truth:
