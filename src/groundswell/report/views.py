@@ -122,5 +122,4 @@ def masked(panel: Panel, masks: Tensor) -> Panel:
     hidden = masks.view(-1, 1, side, side).to(panel.images.device)
     patch = panel.images.shape[-1] // side
     hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    share = masks.float().mean().item()
-    return Panel(f"{panel.title}, {share:.0%} hidden", panel.images.masked_fill(hidden, torch.nan))
+    return Panel(f"{panel.title}, masked", panel.images.masked_fill(hidden, torch.nan))
