@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from groundswell import rng
 from groundswell.archive.reader import Archive
-from groundswell.backbones import Features
+from groundswell.backbones import build_backbone
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
-from groundswell.methods.simclr import SimCLR, SimCLRSettings
+from groundswell.methods import dinov2, mae
+from groundswell.physics.imagette import Quantity
 from groundswell.report.sheets import grey
-from groundswell.report.views import crops, masked, show_views, two_views
-from groundswell.views import MultiCrop, ViewPolicy, ViewSettings, block_masks
+from groundswell.report.views import Panel, masked, panels_of, show_views
+from groundswell.training.session import build_method, build_views
+from groundswell.views import ViewPolicy, ViewSettings, block_masks
 from groundswell.views.tasks import broken_labels
 from training.tiny import make_archive, tiny_recipe
 
@@ -34,21 +38,54 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return make_archive(tmp_path_factory.mktemp("sheet") / "a", count=24)
 
 
-class Listening(nn.Module):
-    """A backbone that keeps what it is shown."""
+TRANSFORMER = {"name": "vit-ti/16", "image_size": 64}
+SMALL = {"prototypes": 16, "head_hidden": 8, "head_bottleneck": 4}
+LOCAL = {"local_views": {"geometry": {"scale": (0.05, 0.3)}}, "local_view_size": 32, "local_view_count": 3}
+METHODS: dict[str, dict[str, Any]] = {
+    "simclr": {"view_size": 16},
+    "dino": {"method": {"name": "dino", **SMALL}, **LOCAL, "second_views": {"policy": "chip"}},
+    "dinov2": {"method": {"name": "dinov2", **SMALL}, "backbone": TRANSFORMER, "view_size": 64, **LOCAL},
+    "mae": {
+        "method": {"name": "mae", "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
+        "backbone": TRANSFORMER,
+        "view_size": 64,
+    },
+}
 
-    dim = 4
 
-    def forward(self, images: torch.Tensor) -> Features:
-        self.seen = images
-        return Features(images.mean((2, 3)).repeat(1, 4), images)
+@pytest.mark.parametrize("name", METHODS)
+def test_the_panels_are_what_the_loss_of_the_method_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, quantities = tiny_recipe(**METHODS[name]), [Quantity.ROUGHNESS_DB]
+    images = rng.normal(rng.keys(0, range(4)), "image", 72 * 72).view(4, 1, 72, 72)
+    keys = rng.keys(3, range(4))
+    panels = panels_of(recipe, build_views(recipe, quantities), images, keys)
 
+    views, masks = [], []
 
-def test_the_panels_are_the_views_that_simclr_compares() -> None:
-    images = rng.normal(rng.keys(0, range(6)), "image", 24 * 24).view(6, 1, 24, 24)
-    policy, keys, backbone = ViewPolicy(ViewSettings(policy="ocean"), 16), rng.keys(3, range(6)), Listening()
-    SimCLR(SimCLRSettings(), backbone, policy, 0).loss(images, keys)  # type: ignore[arg-type]
-    assert torch.equal(torch.cat([panel.images for panel in two_views(policy, images, keys)]), backbone.seen)
+    def listen(place: Any, function: str, heard: list[torch.Tensor], pick: Callable[[Any], torch.Tensor]) -> None:
+        original = getattr(place, function)
+
+        def wrapper(*arguments: Any) -> Any:
+            result = original(*arguments)
+            heard.append(pick(result))
+            return result
+
+        monkeypatch.setattr(place, function, wrapper)
+
+    listen(ViewPolicy, "__call__", views, lambda made: made)
+    listen(dinov2, "block_masks", masks, lambda made: made)
+    listen(mae, "random_masks", masks, lambda made: made[1])
+    build_method(recipe, build_backbone(recipe.backbone, 1, 0), quantities).loss(images, keys)
+    whole = [panel for panel in panels if "masked" not in panel.title]
+    assert len(whole) == len(views) == {"simclr": 2, "mae": 1}.get(name, 5)
+    for panel, view in zip(whole, views, strict=True):
+        assert torch.equal(panel.images, view)
+    hidden = [panel for panel in panels if "masked" in panel.title]
+    assert len(hidden) == {"dinov2": 2, "mae": 1}.get(name, 0)
+    if hidden:
+        centres = torch.cat([panel.images[:, 0, 8::16, 8::16].isnan().flatten(1) for panel in hidden])
+        assert torch.equal(centres, masks[0])
+        assert centres.any()
 
 
 def test_each_row_is_an_original_and_its_views_in_one_grey_scale(archive: Archive, tmp_path: Path) -> None:
@@ -128,26 +165,14 @@ def test_labels_are_known_by_their_names() -> None:
     assert broken_labels({}, columns) == {}
 
 
-def test_crops_and_masks_are_those_of_the_method() -> None:
-    images = rng.normal(rng.keys(0, range(3)), "image", 40 * 40).view(3, 1, 40, 40)
+def test_a_masked_panel_hides_whole_patches_and_nothing_else() -> None:
     keys = rng.keys(3, range(3))
-    maker = MultiCrop(ViewPolicy(ViewSettings(), 32), ViewPolicy(ViewSettings(), 16), n_global=2, n_local=3)
-    panels = crops(maker, images, keys)
-    assert [panel.title for panel in panels[1:3]] == ["global view 2", "local view 1"]
-    made = maker(images, keys)
-    assert torch.equal(torch.cat([panel.images for panel in panels[:2]]), made.globals)
-    assert torch.equal(torch.cat([panel.images for panel in panels[2:]]), made.locals)
+    panel = Panel("view", torch.zeros(3, 1, 32, 32))
     masks = block_masks(keys, (4, 4), (0.4, 0.6), 1.0)
-    hidden = masked(panels[0], masks)
+    hidden = masked(panel, masks)
     for i in range(3):
         for patch in range(16):
             y, x = divmod(patch, 4)
             part = hidden.images[i, 0, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
             assert part.isnan().all() if masks[i, patch] else part.isfinite().all()
-    assert hidden.title == "global view 1, masked"
-
-
-def test_without_local_views_there_are_only_global_ones() -> None:
-    images = torch.zeros(2, 1, 16, 16)
-    maker = MultiCrop(ViewPolicy(ViewSettings(), 16), None)
-    assert [panel.title for panel in crops(maker, images, rng.keys(0, range(2)))] == ["global view 1", "global view 2"]
+    assert hidden.title == "view (masked)"

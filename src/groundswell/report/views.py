@@ -14,9 +14,13 @@ from torch import Tensor
 from groundswell import rng
 from groundswell.archive.reader import Archive
 from groundswell.errors import UsageError
+from groundswell.methods.dinov2 import DINOv2Settings
+from groundswell.methods.distillation import per_view
+from groundswell.methods.mae import MAESettings
 from groundswell.report.sheets import contact_sheet
 from groundswell.training.recipe import Recipe
-from groundswell.views import MultiCrop, ViewPolicy
+from groundswell.training.session import build_views
+from groundswell.views import MultiCrop, ViewPolicy, block_masks, random_masks
 from groundswell.views.tasks import broken_labels
 
 
@@ -62,8 +66,8 @@ def show_views(
 ) -> Shown:
     """Write a contact sheet of the views of ``count`` imagettes, evenly spaced in the archive.
 
-    The views are those of the first epoch of a run with this recipe on these rows. All tiles of a row share the
-    stretch of their original, so that a change of level shows.
+    The views are those of the first epoch of a run with this recipe on these rows, mixup and block masks as in a batch
+    of the images shown. All tiles of a row share the stretch of their original, so that a change of level shows.
 
     Raises
     ------
@@ -83,8 +87,8 @@ def show_views(
     catalogue = archive.catalogue.iloc[rows]
     images = preprocessing.normalise(archive.read(rows), archive.channels, catalogue)
     keys = rng.keys(recipe.seed, torch.from_numpy(rows), "views", 0)
-    policy = ViewPolicy(recipe.views, recipe.view_size, [c.quantity for c in preprocessing.channels])
-    panels = two_views(policy, images, keys)
+    maker = build_views(recipe, [c.quantity for c in preprocessing.channels])
+    panels = panels_of(recipe, maker, images, keys)
 
     ids = [str(name) for name in catalogue["id"]]
     tiles: list[NDArray[np.float32]] = []
@@ -98,22 +102,34 @@ def show_views(
         titles += [f"original\n{name}", *(f"{panel.title}\n{panel.images.shape[-1]} px" for panel in panels)]
     heading = f"{recipe.name}: {recipe.method.name}, policy {recipe.views.policy}, {names[shown]}"
     contact_sheet(tiles, titles, path, columns=1 + len(panels), heading=heading, limits=limits)
-    notes = policy.unphysical_for()
+    policies = [maker] if isinstance(maker, ViewPolicy) else [*maker.globals_, *filter(None, [maker.locals_])]
+    notes = {name: labels for policy in policies for name, labels in policy.unphysical_for().items()}
     columns = [str(c) for c in archive.catalogue.columns]
     return Shown(ids, [panel.title for panel in panels], notes, broken_labels(notes, columns))
 
 
-def two_views(policy: ViewPolicy, images: Tensor, keys: Tensor) -> list[Panel]:
-    """The two views of each image that `methods.simclr.SimCLR.loss` compares."""
-    return [Panel(name, policy(images, rng.keys(0, keys, name))) for name in ("first view", "second view")]
-
-
-def crops(maker: MultiCrop, images: Tensor, keys: Tensor) -> list[Panel]:
-    """The global and the local views of each image, as multi-crop gives them to a method."""
-    made = maker(images, keys)
-    whole = [Panel(f"global view {i + 1}", part) for i, part in enumerate(made.globals.chunk(maker.n_global))]
+def panels_of(recipe: Recipe, maker: ViewPolicy | MultiCrop, images: Tensor, keys: Tensor) -> list[Panel]:
+    """What the loss of the recipe's method takes from each image, hidden patches left out as it leaves them out."""
+    method = recipe.method
+    if isinstance(maker, ViewPolicy):
+        if isinstance(method, MAESettings):
+            view = Panel("view", maker(images, rng.keys(0, keys, "view")))
+            tokens = (recipe.view_size // patch_of(recipe)) ** 2
+            return [view, masked(view, random_masks(rng.keys(0, keys, "mask"), tokens, method.mask_ratio)[1])]
+        return [Panel(name, maker(images, rng.keys(0, keys, name))) for name in ("first view", "second view")]
+    made, count = maker(images, keys), maker.n_global
+    whole = [Panel(f"global view {i + 1}", part) for i, part in enumerate(made.globals.chunk(count))]
+    if isinstance(method, DINOv2Settings):  # the student sees the masked ones, the teacher the whole ones
+        side = recipe.view_size // patch_of(recipe)
+        masks = block_masks(per_view(keys, "mask", count), (side, side), method.mask_ratio, method.mask_probability)
+        whole += [masked(panel, mask) for panel, mask in zip(whole, masks.chunk(count), strict=True)]
     small = made.locals.chunk(maker.n_local) if maker.n_local else ()
     return whole + [Panel(f"local view {i + 1}", part) for i, part in enumerate(small)]
+
+
+def patch_of(recipe: Recipe) -> int:
+    """Side of a patch of the recipe's vision transformer, px."""
+    return int(recipe.backbone.name.split("/")[1])
 
 
 def masked(panel: Panel, masks: Tensor) -> Panel:
@@ -122,4 +138,4 @@ def masked(panel: Panel, masks: Tensor) -> Panel:
     hidden = masks.view(-1, 1, side, side).to(panel.images.device)
     patch = panel.images.shape[-1] // side
     hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    return Panel(f"{panel.title}, masked", panel.images.masked_fill(hidden, torch.nan))
+    return Panel(f"{panel.title} (masked)", panel.images.masked_fill(hidden, torch.nan))

@@ -216,24 +216,33 @@ def build_session(
     )
 
 
-def build_method(recipe: Recipe, backbone: Backbone, quantities: Sequence[Quantity]) -> Method:
-    """The method of a recipe around a backbone, with its views of channels of these quantities."""
-    settings, seed = recipe.method, recipe.seed
+def build_views(recipe: Recipe, quantities: Sequence[Quantity]) -> ViewPolicy | MultiCrop:
+    """What makes the views of a recipe, of channels of these quantities: several crops for DINO and DINOv2."""
     views = ViewPolicy(recipe.views, recipe.view_size, quantities)
-    if isinstance(settings, SimCLRSettings):
-        return SimCLR(settings, backbone, views, seed)
-    if isinstance(settings, MAESettings):
-        assert isinstance(backbone, VisionTransformer)  # the recipe has checked
-        return MAE(settings, backbone, views, seed)
+    if isinstance(recipe.method, (SimCLRSettings, MAESettings)):
+        return views
     second = views if recipe.second_views is None else ViewPolicy(recipe.second_views, recipe.view_size, quantities)
     small = None
     if recipe.local_views is not None:
         small = ViewPolicy(recipe.local_views, recipe.local_view_size, quantities)
-    crops = MultiCrop((views, second), small, n_local=recipe.local_view_count)
+    return MultiCrop((views, second), small, n_local=recipe.local_view_count)
+
+
+def build_method(recipe: Recipe, backbone: Backbone, quantities: Sequence[Quantity]) -> Method:
+    """The method of a recipe around a backbone, with its views of channels of these quantities."""
+    settings, seed, views = recipe.method, recipe.seed, build_views(recipe, quantities)
+    if isinstance(settings, SimCLRSettings):
+        assert isinstance(views, ViewPolicy)
+        return SimCLR(settings, backbone, views, seed)
+    if isinstance(settings, MAESettings):
+        assert isinstance(views, ViewPolicy)
+        assert isinstance(backbone, VisionTransformer)  # the recipe has checked
+        return MAE(settings, backbone, views, seed)
+    assert isinstance(views, MultiCrop)
     if isinstance(settings, DINOSettings):
-        return DINO(settings, backbone, crops, seed)
+        return DINO(settings, backbone, views, seed)
     assert isinstance(backbone, VisionTransformer)
-    return DINOv2(settings, backbone, crops, seed)
+    return DINOv2(settings, backbone, views, seed)
 
 
 def start_from(session: Session, model: str | Path) -> None:
