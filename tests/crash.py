@@ -224,7 +224,7 @@ def run(
     after_s: float | None = None,
     victim: str = "group",
     count: Path | None = None,
-    timeout_s: float = 300.0,
+    timeout_s: float = 1200.0,
 ) -> Ended:
     """Run ``["groundswell", ...]`` or ``["module:function", json]`` in a child with its own process group.
 

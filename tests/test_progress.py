@@ -78,5 +78,5 @@ def test_the_terminal_bar_counts(capfd: pytest.CaptureFixture[str]) -> None:
         bar.advance(4)
     out, err = capfd.readouterr()
     assert out == ""
-    for text in ("ingest", "7/7", "images", "half way"):
+    for text in ("ingest", "7/7", "images", "/s", "half way"):
         assert text in err

@@ -97,14 +97,21 @@ class RichReporter:
     @contextmanager
     def bar(self, description: str, total: float | None, unit: str) -> Iterator[Bar]:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Task as RichTask
         from rich.progress import TimeRemainingColumn as Remaining
+        from rich.text import Text
+
+        class _Rate(ProgressColumn):
+            def render(self, task: RichTask) -> Text:
+                return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
+            _Rate(),
             TimeElapsedColumn(),
             Remaining(),
             TextColumn("{task.fields[text]}"),

@@ -100,6 +100,12 @@ def test_a_worker_that_cannot_start_is_an_error(capfd: pytest.CaptureFixture[str
     assert "refused on purpose" in capfd.readouterr().err
 
 
+def test_workers_killed_while_they_start_lose_their_tasks_alone() -> None:
+    context = executor_jobs.Large(os.getpid(), bytes(1_000_000))
+    results = list(AT_ONCE.map(executor_jobs.mostly, context, range(3)))  # type: ignore[arg-type]
+    assert [isinstance(r, Lost) and r.reason.endswith("was ended by SIGKILL") for r in results] == [True] * 3
+
+
 def test_closing_ends_busy_workers() -> None:
     results = AT_ONCE.map(executor_jobs.mostly, dict.fromkeys(range(2, 20), "sleep"), range(20))
     found = [next(results), next(results)]

@@ -35,6 +35,7 @@ class Local:
     """Does tasks in ``workers`` processes, each with one thread.
 
     For the first ``patience_s`` seconds tasks are done in this process: a small job is over before workers are there.
+    A script that uses this must do so below ``if __name__ == "__main__"``: each worker imports it.
     """
 
     workers: int = field(default_factory=cores)
@@ -97,9 +98,12 @@ class _Crew:
 
     def do(self, task: Any) -> Any:
         """The result of a task by the worker of this thread, or how it was `Lost`."""
-        worker: _Worker | None = getattr(self.mine, "worker", None)
+        worker: _Worker | Lost | None = getattr(self.mine, "worker", None)
         if worker is None:
             worker = self.mine.worker = self.start()
+        if isinstance(worker, Lost):
+            self.mine.worker = None
+            return worker
         try:
             worker.pipe.send(task)
             raised, result = worker.pipe.recv()
@@ -110,15 +114,15 @@ class _Crew:
             raise result
         return result
 
-    def start(self) -> _Worker:
-        """A new worker, once it is ready for its first task."""
+    def start(self) -> _Worker | Lost:
+        """A new worker, once it is ready for its first task, unless it is killed before that."""
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         with self.lock:
             if self.stopped:
                 raise GroundswellError("the workers were stopped")
             name = f"worker {len(self.workers) + 1}"
-            process = spawn.Process(target=_work, args=(theirs, self.function, self.context), name=name, daemon=True)
+            process = spawn.Process(target=_work, args=(theirs,), name=name, daemon=True)
             worker = _Worker(name, process, ours)
             # A Ctrl-C reaches every process of the terminal: inherited, this mask leaves it to the parent alone.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if os.name == "posix" else None
@@ -130,8 +134,14 @@ class _Crew:
             self.workers.append(worker)
         theirs.close()
         try:
+            # Not among the arguments of the process: written before that has begun to read, a large one would wait
+            # for ever on a process that was killed meanwhile.
+            ours.send((self.function, self.context))
             ours.recv()
         except (EOFError, OSError) as error:
+            process.join()
+            if (process.exitcode or 0) < 0:
+                return Lost(worker.ended())
             raise GroundswellError(
                 "a worker process could not start",
                 why=worker.ended(),
@@ -150,9 +160,10 @@ class _Crew:
                 worker.process.kill()
 
 
-def _work(pipe: Connection, function: Callable[[Any, Any], Any], context: Any) -> None:
+def _work(pipe: Connection) -> None:
     """The life of a worker: tasks in, results out, until the pipe is closed or the parent is gone."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    function, context = pipe.recv()
     pipe.send("ready")
     while True:
         try:
