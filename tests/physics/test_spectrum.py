@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from groundswell.errors import DataError
+from groundswell.physics.imagette import Quantity
 from groundswell.physics.spectrum import azimuth_cutoff, modulation, spectrum
+from groundswell.simulator.source import SimulatorSettings, simulate
 
 
 def gaussian_sea(cutoff_m: float, spacing_m: float = 50.0, size: int = 400, seed: int = 0) -> np.ndarray:
@@ -54,6 +56,27 @@ def test_speckle_alone_has_no_cutoff() -> None:
     assert azimuth_cutoff(np.zeros((50, 50)), 50.0).wavelength_m is None
 
 
+def test_what_is_no_waves_has_no_cutoff() -> None:
+    field = np.zeros((300, 300))
+    field[100:160, 120:200] = -0.8  # a slick of 3 km
+    assert azimuth_cutoff(field + 0.1 * np.random.default_rng(0).normal(size=field.shape), 50.0).wavelength_m is None
+
+
+def test_cutoff_of_simulated_seas_goes_with_their_orbital_velocity() -> None:
+    """lambda_c / (beta sigma_v) of wind-roughened seas with speckle and gusts; 2.2 to 3.4 without them."""
+    settings = SimulatorSettings(count=12, seed=5, size=256, quantity=Quantity.SIGMA0)
+    ratios = []
+    for imagette in simulate(settings, range(12)):
+        labels = imagette.labels
+        if labels["sigma_v"] is None or labels["wind_speed"] < 5.0:
+            continue
+        found = azimuth_cutoff(modulation(imagette.pixels[0], (50.0, 50.0)), 50.0).wavelength_m
+        if found is not None:
+            ratios.append(found / (labels["beta"] * labels["sigma_v"]))
+    assert len(ratios) >= 6
+    assert 2.2 < np.median(ratios) < 3.4
+
+
 def test_spectrum_holds_the_variance() -> None:
     rng = np.random.default_rng(4)
     field = rng.normal(scale=0.3, size=(400, 420))
@@ -89,7 +112,7 @@ def test_modulation_divides_out_level_and_trend_and_keeps_waves() -> None:
         trend = scale * (1.0 + 0.5 * x / 20_000 + 0.2 * np.sin(2 * math.pi * y / 40_000))
         found = modulation((trend * (1.0 + wave)).astype(np.float32), (50.0, 50.0))
         inner = found[80:-80, 80:-80]
-        assert np.abs(inner - wave[80:-80, 80:-80]).max() < 0.01  # of 0.1; a 20 km trend bends a little over 1 km
+        assert np.abs(inner - wave[80:-80, 80:-80]).max() < 0.01  # of 0.1: trends bend a little over half a km
     intensity = np.ones((100, 100))
     intensity[:, :40] = np.nan
     found = modulation(intensity, (50.0, 50.0))

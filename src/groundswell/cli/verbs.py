@@ -6,6 +6,7 @@ from groundswell.cli import demo  # noqa: F401
 from groundswell.cli import simulate  # noqa: F401
 from groundswell.cli import ingest  # noqa: F401
 from groundswell.cli import stats  # noqa: F401
+from groundswell.cli import inspect  # noqa: F401
 from groundswell.cli import collocate  # noqa: F401
 from groundswell.cli import views  # noqa: F401
 from groundswell.cli import pretrain  # noqa: F401

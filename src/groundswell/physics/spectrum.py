@@ -1,6 +1,6 @@
 """Waves in an image: the wavenumber spectrum of its modulation, and the azimuth cut-off.
 
-What is analysed is the modulation of intensity, m = I / <I> - 1, where <I> is the mean over some kilometres: gusts,
+What is analysed is the modulation of intensity, m = I / <I> - 1, where <I> is the mean over a kilometre or two: gusts,
 fronts and the trend over incidence are divided out, waves stay.
 """
 
@@ -17,13 +17,15 @@ from groundswell.errors import DataError
 
 Floats = NDArray[np.float64]
 
-BACKGROUND_M = 1000.0
-"""Standard deviation of the Gaussian mean that stands for <I>: waves of 2 km lose 1 % of their amplitude."""
+BACKGROUND_M = 500.0
+"""Standard deviation of the Gaussian mean that stands for <I>: waves of 1 km lose 1 % of their amplitude."""
 SEGMENT = 128
 """Side of the segments whose periodograms are averaged, pixels."""
 LONGEST_LAG_M = 500.0
 SMALLEST_SHARE = 0.02
 """A correlation below this share of the variance is not told from speckle, and no cut-off is given."""
+LARGEST_M = 800.0
+"""A longer fit is of slicks, rain or fronts: the sea smears no further, and no cut-off is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Cutoff:
     Attributes
     ----------
     wavelength_m : float or None
-        The azimuth cut-off; None where nothing but speckle is correlated.
+        The azimuth cut-off; None where nothing but speckle is correlated, or what is no waves.
     amplitude : float
         a, the share of the variance that is not white.
     lag_m, autocorrelation : float64 [n]
@@ -164,6 +166,6 @@ def azimuth_cutoff(field: Floats, azimuth_spacing_m: float) -> Cutoff:
 
     if count < 4 or curve[1] < SMALLEST_SHARE:
         return Cutoff(None, 0.0, lag, curve)
-    bounds = ([0.0, azimuth_spacing_m], [2.0, 4 * LONGEST_LAG_M])
-    (amplitude, wavelength), _ = curve_fit(gaussian, lag[1:], curve[1:], (curve[1], 250.0), bounds=bounds)
-    return Cutoff(float(wavelength), float(amplitude), lag, curve)
+    bounds = ([0.0, azimuth_spacing_m], [1.0, 4 * LONGEST_LAG_M])  # no correlation exceeds 1
+    (amplitude, wavelength), _ = curve_fit(gaussian, lag[1:], curve[1:], (min(curve[1], 0.99), 250.0), bounds=bounds)
+    return Cutoff(float(wavelength) if wavelength <= LARGEST_M else None, float(amplitude), lag, curve)
