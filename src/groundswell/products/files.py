@@ -10,12 +10,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.errors import DataError
+from groundswell.products.bands import INCIDENCE, incidence_facts
+
+if TYPE_CHECKING:
+    from groundswell.products.tiff import Layout
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nc", ".nc4", ".cdf")
 """What an image folder looks for."""
@@ -43,6 +47,8 @@ class Facts:
         8-bit red, green, blue; grey images are often stored so.
     gaps : bool
         Whether pixels may be without data: transparency, a no-data value, NetCDF.
+    georeferenced : bool
+        Whether it says where on a map it lies (GeoTIFF).
     """
 
     format: str
@@ -53,6 +59,7 @@ class Facts:
     names: tuple[str, ...] | None = None
     colour: bool = False
     gaps: bool = False
+    georeferenced: bool = False
 
 
 @dataclass(slots=True)
@@ -129,8 +136,7 @@ def _inspect(path: Path) -> Facts:
     if kind == "npy":
         return _npy_layout(path)[0]
     if kind == "tiff":
-        layout = tiff.inspect_tiff(path)
-        return _checked(Facts(kind, *layout.shape, layout.dtype, layout.names, layout.colour, layout.gaps))
+        return _tiff_facts(tiff.inspect_tiff(path))[0]
     variables = netcdf.list_variables(path)
     return _checked(Facts(kind, len(variables.names), *variables.size, variables.dtype, variables.names, gaps=True))
 
@@ -146,7 +152,14 @@ def _read(path: Path) -> ImageFile:
         pixels, facts = _read_npy(path)
     elif kind == "tiff":
         pixels, layout = tiff.read_tiff(path, MAX_PIXELS)
-        facts = Facts(kind, *layout.shape, layout.dtype, layout.names, layout.colour, layout.gaps)
+        facts, angle = _tiff_facts(layout)
+        if layout.georeferenced:
+            from groundswell.products import geotiff
+
+            metadata = geotiff.metadata(path)
+        if angle is not None:
+            metadata |= incidence_facts(np.asarray(pixels[angle], dtype=np.float64))
+            pixels = np.delete(pixels, angle, axis=0)
     else:
         _checked(_inspect(path))
         pixels, variables, metadata = netcdf.read_netcdf(path)
@@ -162,6 +175,17 @@ def _read(path: Path) -> ImageFile:
     with np.errstate(over="ignore", invalid="ignore"):
         image = np.ascontiguousarray(pixels, dtype=np.float32)
     return ImageFile(image, facts, metadata)
+
+
+def _tiff_facts(layout: Layout) -> tuple[Facts, int | None]:
+    """The facts of a TIFF without its band of incidence angles, which is no channel; and the index of that band."""
+    (bands, height, width), names, angle = layout.shape, layout.names, None
+    if names is not None and bands > 1:
+        angle = next((i for i, name in enumerate(names) if name.lower() in INCIDENCE), None)
+    if names is not None and angle is not None:
+        bands, names = bands - 1, (*names[:angle], *names[angle + 1 :])
+    facts = Facts("tiff", bands, height, width, layout.dtype, names, layout.colour, layout.gaps, layout.georeferenced)
+    return _checked(facts), angle
 
 
 def _checked(facts: Facts) -> Facts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from groundswell.errors import DataError, QuantityError, UsageError, did_you_mean
 from groundswell.files import sha256_file
 from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
-from groundswell.physics.quantities import choices, looks_like_dn
+from groundswell.physics.quantities import choices
+from groundswell.products.bands import canonical, in_order, is_polarised, linear_ratios, quantity_of
 from groundswell.products.boxes import Boxes, read_boxes
 from groundswell.products.files import RGB, Facts, read_image
 from groundswell.products.labels import Columns, Labels, join, mask_paths
+from groundswell.products.levels import WRONG_LEVEL, can_only_be_decibels, check_values
 from groundswell.products.masks import MaskRule, mask_rule, read_mask
 from groundswell.products.names import metadata_from_path, parse_measurement
 from groundswell.products.source import Rejected
@@ -76,6 +78,8 @@ class ImageFolder:
     ----------
     channels, mask_names, description, eight_bit
         As every source has them.
+    inferred : bool
+        Whether the quantity was told from the values.
     listing, survey, labels, boxes
         What was found, for a plan that people can read.
 
@@ -89,6 +93,7 @@ class ImageFolder:
         self.settings = settings or FolderSettings()
         self.labels: Labels | None = None
         self.boxes: Boxes | None = None
+        self.inferred = False
         self._mask_rules: dict[str, MaskRule] = {}
         self.listing = self._annotate(list_images(sources))
         self.survey: Survey = survey(self.listing.files)
@@ -150,7 +155,10 @@ class ImageFolder:
         return 2 * grey >= read
 
     def _names(self, id_: str, facts: Facts) -> tuple[str, ...]:
-        """The channel names of a file: as declared, as the file says, as its name says, or numbered."""
+        """The channel names of a file: as declared, as the file says, as its name says, or numbered; seasons as one."""
+        return canonical(self._bands(id_, facts))
+
+    def _bands(self, id_: str, facts: Facts) -> tuple[str, ...]:
         bands = 1 if facts.colour and self._grey else facts.bands
         declared = [names for names in self.settings.bands if len(names) == bands]
         if declared:
@@ -168,6 +176,8 @@ class ImageFolder:
         other = [id_ for id_, facts in self.survey.facts.items() if not _is_quicklook(id_, facts)]
         if not other:
             return Quantity.QUICKLOOK
+        if self._shows_decibels(other):
+            return Quantity.SIGMA0_DB
         facts, mixed = self.survey.facts[other[0]], len(other) < len(self.survey.facts)
         raise QuantityError(
             "what the pixels measure cannot be told from these files: declare it",
@@ -178,6 +188,23 @@ class ImageFolder:
             + choices(),
         )
 
+    def _shows_decibels(self, ids: list[str]) -> bool:
+        """Whether these are GeoTIFF tiles with bands named by polarisation whose values can only be decibels."""
+        for id_ in ids:
+            facts = self.survey.facts[id_]
+            if not (facts.georeferenced and facts.dtype.startswith("float") and is_polarised(self._names(id_, facts))):
+                return False
+        self.inferred = can_only_be_decibels(self._sampled(ids))
+        return self.inferred
+
+    def _sampled(self, ids: list[str]) -> Iterator[tuple[tuple[str, ...], NDArray[np.float32]]]:
+        for id_ in _some(ids):
+            try:
+                image = read_image(self.listing.files[id_])
+            except DataError:
+                continue
+            yield self._names(id_, image.facts), image.pixels
+
     def _choose_channels(self) -> tuple[Channel, ...]:
         named = {id_: self._names(id_, facts) for id_, facts in self.survey.facts.items()}
         for id_, names in named.items():
@@ -187,7 +214,7 @@ class ImageFolder:
         every = list(dict.fromkeys(name for names in combinations for name in names))
         shared = [name for name in every if all(name in names for names in combinations)]
         listed = "; ".join(f"{', '.join(names)} ({count} files)" for names, count in combinations.most_common(6))
-        wanted = list(self.settings.channels or shared)
+        wanted = list(canonical(self.settings.channels) if self.settings.channels else in_order(shared))
         if not wanted:
             raise DataError(
                 "the files have no channel in common",
@@ -207,7 +234,7 @@ class ImageFolder:
                     why=listed,
                     fix="add --allow-missing-channel to keep them without it, or leave the channel out of --channels",
                 )
-        return tuple(Channel(name, self._quantity) for name in wanted)
+        return tuple(Channel(name, quantity_of(name, self._quantity)) for name in wanted)
 
     def _has_only_bytes(self) -> bool:
         """Whether no pixel can be anything else than a whole number from 0 to 255."""
@@ -221,15 +248,15 @@ class ImageFolder:
         ids = list(self.survey.facts)
         reasons = [
             reason
-            for item in self.read(ids[:: max(1, len(ids) // 8)][:8])
+            for item in self.read(_some(ids))
             for reason in [item.reason if isinstance(item, Rejected) else None]
-            if reason is not None and reason.startswith(_LEVEL)
+            if reason is not None and reason.startswith(WRONG_LEVEL)
         ]
         if len(reasons) >= 4 or (reasons and len(reasons) == min(8, len(ids))):
             raise QuantityError(
                 f"the values are no {self._quantity.value}",
                 where=self.listing.root,
-                why=f"in {len(reasons)} of the first images looked at; {reasons[0].removeprefix(_LEVEL)}",
+                why=f"in {len(reasons)} of the first images looked at; {reasons[0].removeprefix(WRONG_LEVEL)}",
                 fix="declare what they are with --quantity:\n" + choices(),
             )
 
@@ -263,7 +290,8 @@ class ImageFolder:
         try:
             image = read_image(path)
             pixels = self._select(id_, image.pixels, image.facts)
-            _check_values(pixels, self._quantity)
+            calibrated = [c for c, channel in enumerate(self.channels) if channel.quantity is self._quantity]
+            check_values(pixels[calibrated], self._quantity)
             size = pixels.shape[1:]
             return Imagette(
                 pixels=pixels,
@@ -291,6 +319,8 @@ class ImageFolder:
         if declared is not None and declared.colour and not self._grey and len(pixels) == 1:
             pixels, facts = np.repeat(pixels, 3, axis=0), declared  # a grey one among colour images
         names = self._names(id_, facts)
+        if any(c.quantity is not self._quantity for c in self.channels):
+            pixels = linear_ratios(pixels, names, self._quantity)
         missing = [c.name for c in self.channels if c.name not in names]
         if missing and not self.settings.allow_missing_channel:
             raise DataError("a channel is missing", why=f"it has {', '.join(names)}, and no {', '.join(missing)}")
@@ -335,18 +365,9 @@ class ImageFolder:
         return list(self.boxes.rows.get(id_, []))
 
 
-_LEVEL = "wrong level: "
-
-
-def _check_values(pixels: NDArray[np.float32], quantity: Quantity) -> None:
-    """`DataError` for values that the declared quantity cannot have."""
-    reason = looks_like_dn(pixels) if quantity is Quantity.SIGMA0 else None
-    if quantity is Quantity.QUICKLOOK:
-        valid = pixels[np.isfinite(pixels)]
-        if valid.size and (valid.min() < 0 or valid.max() > 255):
-            reason = f"values from {valid.min():g} to {valid.max():g} where a quick-look has 0 to 255"
-    if reason is not None:
-        raise DataError("the values are not of the declared quantity", why=_LEVEL + reason)
+def _some(ids: list[str]) -> list[str]:
+    """Up to eight of many, spread over all."""
+    return ids[:: max(1, len(ids) // 8)][:8]
 
 
 def _is_quicklook(id_: str, facts: Facts) -> bool:

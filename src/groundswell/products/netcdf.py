@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_INCIDENCE = ("incidence", "incidence_angle", "incidence_deg", "incidenceangle")
+from groundswell.products.bands import INCIDENCE, incidence_facts
+
 _POSITION = {"lon": "lon", "longitude": "lon", "lat": "lat", "latitude": "lat"}
 MAX_BANDS = 32
 
@@ -60,7 +61,7 @@ def _list(data: Any) -> Variables:
     found: list[tuple[str, tuple[str, int | None], tuple[int, int], str]] = []
     for key, variable in data.data_vars.items():
         name, shape = str(key), tuple(int(n) for n in variable.shape)
-        if variable.dtype.kind not in "fiub" or name.lower() in (*_INCIDENCE, *_POSITION):
+        if variable.dtype.kind not in "fiub" or name.lower() in (*INCIDENCE, *_POSITION):
             continue
         if len(shape) == 2 and min(shape) > 1:
             found.append((name, (name, None), (shape[0], shape[1]), variable.dtype.name))
@@ -102,7 +103,7 @@ def _metadata(data: Any, size: tuple[int, int]) -> dict[str, object]:
     facts: dict[str, object] = {}
     for key, variable in data.variables.items():
         name = str(key).lower()
-        if name not in (*_INCIDENCE, *_POSITION) or variable.dtype.kind not in "fiu":
+        if name not in (*INCIDENCE, *_POSITION) or variable.dtype.kind not in "fiu":
             continue
         values = np.asarray(variable.values, dtype=np.float64)
         on_grid = values.shape == size
@@ -113,8 +114,5 @@ def _metadata(data: Any, size: tuple[int, int]) -> dict[str, object]:
                 middle = values[size[0] // 2, size[1] // 2] if on_grid else values
                 facts[_POSITION[name]] = float(middle)
             continue
-        columns = np.atleast_1d(np.nanmean(values, axis=0) if on_grid else values)
-        facts["incidence_deg"] = float(np.nanmean(columns))
-        if columns.size > 1:
-            facts["incidence_near_deg"], facts["incidence_far_deg"] = float(columns[0]), float(columns[-1])
+        facts |= incidence_facts(np.atleast_1d(values))
     return {name: value for name, value in facts.items() if np.isfinite(float(str(value)))}

@@ -55,6 +55,11 @@ def notes(folder: ImageFolder, fit: str) -> list[str]:
     leak = _leak(folder, fit)
     if leak is not None:
         said.append(leak)
+    if folder.inferred:
+        said.append(
+            "the values are decibels, and were taken for sigma0_db (Earth Engine's S1_GRD); terrain-flattened gamma0 "
+            "looks the same: name it in what you publish; another quantity needs --quantity"
+        )
     labels, boxes = folder.labels, folder.boxes
     if labels is not None:
         bare = unlabelled(folder)

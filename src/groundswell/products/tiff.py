@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it warns
 _UNCOMPRESSED, _DEFLATE = (1,), (8, 32946)
 _STRIPS = (273, 279, 324, 325)  # offsets and lengths of strips, of tiles
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
+_GEO_KEYS = 34735
+_MATTERS = (33550, 33922, 34264, _GEO_KEYS, 34736, 34737, _GDAL_METADATA, _GDAL_NODATA)  # place, band names, gaps
 _DESCRIPTION = re.compile(r'<Item\s+name="DESCRIPTION"\s+sample="(\d+)"[^>]*>([^<]+)</Item>', re.IGNORECASE)
 
 
@@ -28,7 +31,8 @@ _DESCRIPTION = re.compile(r'<Item\s+name="DESCRIPTION"\s+sample="(\d+)"[^>]*>([^
 class Layout:
     """What the header of a TIFF says: (bands, height, width), type, band names where it has them.
 
-    ``colour`` is 8-bit red, green, blue; ``gaps`` whether it names a no-data value.
+    ``colour`` is 8-bit red, green, blue; ``gaps`` whether it names a no-data value; ``georeferenced`` whether it says
+    where on a map it lies (GeoTIFF).
     """
 
     shape: tuple[int, int, int]
@@ -36,6 +40,7 @@ class Layout:
     names: tuple[str, ...] | None
     colour: bool
     gaps: bool
+    georeferenced: bool
 
 
 def inspect_tiff(path: Path) -> Layout:
@@ -66,13 +71,13 @@ def read_tiff(path: Path, limit: int) -> tuple[NDArray[Any], Layout]:
         for page in pages:
             if page.compression in _DEFLATE:
                 _check_deflate(page, tiff)
-        if pages[0].compression not in _UNCOMPRESSED + _DEFLATE:
-            planes = _by_pillow(path, layout)
+        if any(page.compression not in _UNCOMPRESSED + _DEFLATE or page.predictor > 1 for page in pages):
+            planes = _by_gdal(path, layout, limit, pages)
         else:
             planes = np.stack([page.asarray() for page in pages]) if len(pages) > 1 else pages[0].asarray()
+            if len(pages) == 1 and pages[0].axes == "YXS":
+                planes = np.moveaxis(planes, -1, 0)
         nodata = _text(pages[0], _GDAL_NODATA)
-    if len(pages) == 1 and pages[0].axes == "YXS":
-        planes = np.moveaxis(planes, -1, 0)
     planes = planes.reshape(layout.shape)
     return (planes if nodata is None else _mask(planes, nodata)), layout
 
@@ -80,6 +85,7 @@ def read_tiff(path: Path, limit: int) -> tuple[NDArray[Any], Layout]:
 def _layout(tiff: Any, length: int) -> Layout:
     pages = _pages(tiff)
     first = pages[0]
+    _check_tags(first, tiff)
     for page in pages:
         _check_page(page, length)
         if page.shape != first.shape or page.dtype != first.dtype:
@@ -93,7 +99,8 @@ def _layout(tiff: Any, length: int) -> Layout:
     names = tuple(named.get(str(i), "").strip() for i in range(bands))
     colour = int(first.photometric) in (2, 6) and bands in (3, 4) and first.dtype == np.uint8
     gaps = _text(first, _GDAL_NODATA) is not None
-    return Layout((bands, height, width), first.dtype.name, names if all(names) else None, colour, gaps)
+    mapped = _GEO_KEYS in first.tags
+    return Layout((bands, height, width), first.dtype.name, names if all(names) else None, colour, gaps, mapped)
 
 
 def _pages(tiff: Any) -> list[Any]:
@@ -102,6 +109,18 @@ def _pages(tiff: Any) -> list[Any]:
     if not pages:
         raise ValueError("it holds no image")
     return pages
+
+
+def _check_tags(page: Any, tiff: Any) -> None:
+    """tifffile passes over entries whose value lies beyond the end: not those that say what and where pixels are."""
+    count, entry, order = ("Q", 20, tiff.byteorder) if tiff.is_bigtiff else ("H", 12, tiff.byteorder)
+    tiff.filehandle.seek(page.offset)
+    (number,) = struct.unpack(order + count, tiff.filehandle.read(struct.calcsize(order + count)))
+    header = tiff.filehandle.read(number * entry)
+    codes = [struct.unpack_from(order + "H", header, at)[0] for at in range(0, len(header) - 1, entry)]
+    lost = [code for code in codes if code in _MATTERS and code not in page.tags]
+    if lost:
+        raise ValueError(f"it is truncated or damaged: the values of the tags {lost} of its header cannot be read")
 
 
 def _check_page(page: Any, length: int) -> None:
@@ -148,17 +167,17 @@ def _check_deflate(page: Any, tiff: Any) -> None:
             raise ValueError(f"a strip inflates to {inflated} bytes or more where its size needs {expected}")
 
 
-def _by_pillow(path: Path, layout: Layout) -> NDArray[Any]:
-    """LZW and the like, which tifffile leaves to an optional package and Pillow's own library reads."""
-    from PIL import Image
+def _by_gdal(path: Path, layout: Layout, limit: int, pages: list[Any]) -> NDArray[Any]:
+    """LZW, predictors and the like, which tifffile leaves to an optional package."""
+    from groundswell.products.geotiff import read_all
 
-    with Image.open(path, formats=("TIFF",)) as image:
-        pixels = np.asarray(image)
-    pixels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[None]
+    if len(pages) > 1:
+        raise ValueError("its pages are compressed in a way that is read for one page only: save them as one image")
+    if int(np.prod(pages[0].chunks)) > limit:
+        raise ValueError(f"its strips or tiles of {pages[0].chunks} samples are more than the limit of {limit}")
+    pixels = read_all(path)
     if pixels.shape != layout.shape or pixels.dtype.name != layout.dtype:
-        raise ValueError(
-            "its compression cannot be read here for this kind of sample: save it uncompressed or deflated"
-        )
+        raise ValueError(f"it decodes to {pixels.shape} of {pixels.dtype} where its header says {layout.shape}")
     return pixels
 
 
