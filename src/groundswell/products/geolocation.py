@@ -94,6 +94,19 @@ def read_geolocation(document: Document, lines: int, pixels: int) -> Geolocation
     lat, lon = np.deg2rad(table[:, 2]), np.deg2rad(table[:, 3])
     normals = np.empty((*shape, 3))
     normals[row, column] = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+    if _folded(normals):
+        why = "its cells do not all turn the same way: a point is misplaced"
+        raise document.error("the geolocation grid is folded", why)
     incidence: NDArray[np.float64] = np.empty(shape)
     incidence[row, column] = table[:, 4]
     return Geolocation(rows, columns, normals, incidence)
+
+
+def _folded(normals: NDArray[np.float64]) -> bool:
+    """Whether any corner of any cell of a grid of unit vectors [n, m, 3] turns another way than the rest."""
+    corners = (normals[:-1, :-1], normals[:-1, 1:], normals[1:, 1:], normals[1:, :-1])  # around the cell
+    turns = [
+        np.einsum("ijk,ijk->ij", np.cross(corners[i - 3] - corners[i], corners[i - 1] - corners[i]), corners[i])
+        for i in range(4)
+    ]
+    return not (np.all(np.array(turns) > 0.0) or np.all(np.array(turns) < 0.0))
