@@ -119,7 +119,7 @@ DAMAGE = {
         "geolocationGrid",
     ),
     "latitude beyond the pole": ("annotation", substitute(r"(<latitude>)[^<]*", r"\g<1>91.0"), "latitude"),
-    "a point of the grid is misplaced": ("annotation", substitute(r"(<longitude>)[^<]*", r"\g<1>10.5"), "folded"),
+    "a point of the grid is misplaced": ("annotation", substitute(r"(<longitude>)[^<]*", r"\g<1>-60.0"), "folded"),
     "no XML": ("annotation", lambda data: b"\x89PNG" + data, "XML"),
     "another document": ("annotation", lambda data: b"<html><body>404</body></html>", "html"),
     "cut off": ("calibration", lambda data: data[: len(data) // 2], "XML"),
