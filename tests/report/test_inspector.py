@@ -100,7 +100,6 @@ def test_faults_are_named(product: Path, archive: Path, tmp_path: Path) -> None:
         ((product, "2"), "no image '2'"),
         ((archive, "sim-3-000000007"), "no imagette"),
         ((archive, "sim-3-000000000", "--channel", "HH"), "no channel 'HH'"),
-        ((product, "1", "--image", "3"), "two images are named"),
     ):
         done = run(*arguments, "-o", tmp_path / "x.png")
         assert done.exit_code == 2, done.output

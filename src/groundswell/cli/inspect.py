@@ -20,7 +20,6 @@ def inspect(
             metavar="[ITEM]", help="Image number or swath of a product, id of an archive; if not the only one."
         ),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="The same as ITEM, as an option.")] = None,
     channel: Annotated[str | None, typer.Option(help="Polarisation or channel; the first if not given.")] = None,
     spacing: Annotated[
         float | None, typer.Option(min=1.0, help="Ground cells of a product in metres, 50 if not given.")
@@ -36,14 +35,11 @@ def inspect(
     """
     from rich.markup import escape
 
-    from groundswell.errors import UsageError
     from groundswell.report.inspector import inspect as measure
     from groundswell.report.inspector import view_of
     from groundswell.report.inspector_figure import draw
 
-    if item is not None and image is not None and item != image:
-        raise UsageError("two images are named", where=f"{item} and --image {image}", fix="name one")
-    inspection = measure(view_of(scene, item or image, channel, spacing))
+    inspection = measure(view_of(scene, item, channel, spacing))
     draw(inspection, output)
     view, facts = inspection.view, inspection.facts
     data = {"picture": str(output), "id": view.metadata.id, "channel": view.channel, "quantity": view.quantity, **facts}
