@@ -61,6 +61,14 @@ def maximum(x: Tensor) -> Tensor:
     return out
 
 
+def summed(x: Tensor) -> Tensor:
+    """The sum of ``x`` over all processes, with gradient: that of a summand is the sum of those all processes have."""
+    if world_size() == 1:
+        return x
+    out: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
 def gather(x: Tensor) -> Tensor:
     """The rows of all processes, ``[n, ...]`` to ``[world * n, ...]`` in the order of ranks, with gradient.
 
@@ -71,6 +79,16 @@ def gather(x: Tensor) -> Tensor:
         return x
     gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
     return gathered
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(gradients[0].contiguous())
 
 
 class _Gather(torch.autograd.Function):

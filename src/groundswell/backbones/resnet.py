@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from groundswell.backbones.base import Backbone, Features
+from groundswell.backbones.batch_norm import BatchNorm2d
 
 Stem = Literal["imagenet", "small"]
 Pooling = Literal["mean", "stages"]
@@ -26,9 +27,9 @@ class BasicBlock(nn.Module):
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm2d(width)
         self.downsample = _shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,11 +47,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         out = width * self.expansion
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out)
+        self.bn3 = BatchNorm2d(out)
         self.downsample = _shortcut(channels, out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class Bottleneck(nn.Module):
 def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
     if channels == out and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), BatchNorm2d(out))
 
 
 class ResNet(Backbone):
@@ -102,7 +103,7 @@ class ResNet(Backbone):
         self.pooling = pooling
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv1 = nn.Conv2d(in_channels, width, size, stride, size // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         channels, stages = width, []
         for index, depth in enumerate(depths):
             planes = width * 2**index

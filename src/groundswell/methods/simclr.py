@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from groundswell import distributed, rng
 from groundswell.backbones import Backbone
+from groundswell.backbones.batch_norm import BatchNorm1d
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
 from groundswell.objectives.nt_xent import nt_xent
@@ -98,7 +99,7 @@ def projection_head(width: int, hidden: int, output: int, layers: int, seed: int
         source = rng.generator(rng.keys(seed, [i]), "projection head")
         with torch.no_grad():
             linear.weight.normal_(0.0, 0.01, generator=source)
-        norm = nn.BatchNorm1d(after)
+        norm = BatchNorm1d(after)
         modules += [linear, norm]
         if i < layers - 1:
             modules.append(nn.ReLU())
