@@ -26,20 +26,21 @@ class Estimate:
     seconds: float
 
 
-def estimate(source: Source, options: Options, workers: int, budget_s: float = 5.0) -> Estimate:
-    """Read and convert up to 16 images, spread over the source, for about ``budget_s`` seconds.
+def estimate(source: Source, options: Options, workers: int, budget_s: float = 5.0, batch: int = 1) -> Estimate:
+    """Read and convert up to 16 times ``batch`` images, spread over the source, for about ``budget_s`` seconds.
 
     Raises as `groundswell.archive.ingest.ingest` does for a source and options that do not fit.
     """
     conversion = Conversion(source, wanted_schema(source, options, None), options.spacing_m)
     ids = sorted(set(source.ids()))
-    sample = ids[:: max(1, len(ids) // _MOST)][:_MOST]
+    starts = range(0, len(ids), max(batch, len(ids) // _MOST))[:_MOST]
+    sample = [ids[start : start + batch] for start in starts]
     with single_threaded():
-        convert(conversion, sample[:1])  # what is loaded once is not part of an image
+        convert(conversion, sample[0][:1])  # what is loaded once is not part of an image
         measured, start = 0, time.perf_counter()
-        for id_ in sample:
-            convert(conversion, [id_])
-            measured += 1
+        for some in sample:
+            convert(conversion, some)
+            measured += len(some)
             seconds = time.perf_counter() - start
             if seconds > budget_s:
                 break

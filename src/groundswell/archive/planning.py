@@ -116,6 +116,8 @@ def _target(channel: Channel, options: Options) -> Quantity:
 
 
 def _size_and_spacing(source: Source, options: Options, fit: Fit) -> tuple[tuple[int, int], float | None]:
+    if options.size is not None and options.spacing_m is not None:
+        return options.size, options.spacing_m
     first = _first_imagette(source)
     size = options.size
     if size is None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from groundswell.archive.annotations import read_table
 from groundswell.archive.catalogue import CommitRecord, part_paths
 from groundswell.archive.schema import SCHEMA_FILE, STATISTICS_FILE, ArchiveSchema
 from groundswell.archive.statistics import ChannelTally, merged
 from groundswell.files import digest, sha256_file, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def tallies(schema: ArchiveSchema, records: Sequence[CommitRecord]) -> dict[str, ChannelTally]:
@@ -37,9 +41,40 @@ def part_hashes(folder: Path) -> dict[str, str]:
     return {f"catalogue/{path.name}": sha256_file(path) for path in part_paths(folder)}
 
 
+def sentinel1_years(catalogue: pd.DataFrame) -> tuple[int, ...]:
+    """Years of the real Sentinel-1 images among rows of a catalogue (``id``, ``mission``, ``time``), sorted.
+
+    What the simulator made is known by its ids, ``sim-...``.
+    """
+    import pandas as pd
+
+    simulated = catalogue["id"].astype("string").str.startswith("sim-")
+    mission = catalogue["mission"].astype("string").str.upper()
+    real = catalogue[~simulated & mission.str.startswith("S1").fillna(False)]
+    years = pd.to_datetime(real["time"], utc=True).dt.year.dropna().astype(int).unique()
+    return tuple(sorted(int(year) for year in years))
+
+
+def notice(years: Iterable[int]) -> str | None:
+    """What the Copernicus licence asks to be said of data of these years; None without any."""
+    found = sorted(set(years))
+    if not found:
+        return None
+    span = str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
+    return f"Contains modified Copernicus Sentinel data {span}."
+
+
+def attribution(catalogue: pd.DataFrame) -> str | None:
+    """The Copernicus notice of an archive, None where no real Sentinel-1 image is in it."""
+    return notice(sentinel1_years(catalogue))
+
+
 def write_statistics(folder: Path, schema: ArchiveSchema, records: Sequence[CommitRecord]) -> None:
-    """Write ``statistics.json``: the figures, and the hashes of what has no other record of its own."""
+    """Write ``statistics.json``: the figures, the notice, and the hashes of what has no other record of its own."""
+    facts = (read_table(path, columns=["id", "mission", "time"]).to_pandas() for path in part_paths(folder))
+    years = [year for part in facts for year in sentinel1_years(part)]
     content = summarise(schema, records) | {
-        "hashes": {SCHEMA_FILE: sha256_file(folder / SCHEMA_FILE)} | part_hashes(folder)
+        "attribution": notice(years),
+        "hashes": {SCHEMA_FILE: sha256_file(folder / SCHEMA_FILE)} | part_hashes(folder),
     }
     write_json(folder / STATISTICS_FILE, content | {"digest": digest(content)})

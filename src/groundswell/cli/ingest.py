@@ -1,12 +1,15 @@
-"""`groundswell ingest`: folders of images, with their labels, into an archive."""
+"""`groundswell ingest`: Sentinel-1 products, or folders of images, with their labels, into an archive."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from groundswell.cli import ingest_products as safe
 from groundswell.cli.app import PARTIAL, Outcome, verb
 from groundswell.cli.execution import Execution, ExecutorName, Sbatch, Scheduler, Submit, Task, Workers, carry_out
 from groundswell.errors import UsageError, did_you_mean
@@ -26,15 +29,19 @@ _DTYPES = ("uint8", "uint16", "float32")
 def ingest(
     context: typer.Context,
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Folders (searched through) or image files.")
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="SAFE products (folders, .zip, .tar), or image files, or folders of either, searched through.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="ARCHIVE", help="The archive to write.")],
     quantity: Annotated[
         str | None,
         typer.Option(
             metavar="Q",
-            help="What the pixels are: sigma0, sigma0_db, roughness_db, amplitude, ratio or quicklook. Only "
-            "Sentinel-1 quick-looks (-QL- in the name) may leave it out.",
+            help="What the pixels are: sigma0, sigma0_db, roughness_db, amplitude, ratio or quicklook. "
+            "Sentinel-1 quick-looks (-QL- in the name) may leave it out; products are read as sigma0, or amplitude.",
         ),
     ] = None,
     convert_to: Annotated[
@@ -43,15 +50,22 @@ def ingest(
             metavar="Q", help="What to store instead; linear sigma0 becomes sigma0_db unless --dtype float32."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(metavar="N|HxW", help="Rows and columns of an archived image.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Rows and columns of an archived image, and of the chips of a scene. Products: 20 km for wave mode, "
+            "else 256.",
+        ),
+    ] = None,
     fit: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="crop|pad|resize",
             help="Images of another size: crop the centre (smaller ones are set aside), pad (a window, filled with "
-            "the median of the image's outermost ring), or resize (area average).",
+            "the median of the image's outermost ring; the rule for products), or resize (area average).",
         ),
-    ] = "crop",
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Label table, CSV or Parquet, one row an image.")
     ] = None,
@@ -82,14 +96,33 @@ def ingest(
         ),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Channels to keep (VV,VH); those all files share by default.")
+        str | None,
+        typer.Option(
+            "--channels",
+            "--polarisations",
+            metavar="NAMES",
+            help="Channels to keep (VV,VH); those all files share by default.",
+        ),
     ] = None,
     allow_missing_channel: Annotated[bool, typer.Option(help="Keep files without one of --channels.")] = False,
     colour_to_grey: Annotated[bool, typer.Option(help="Take the luminance of colour images.")] = False,
     spacing: Annotated[
         float | None,
-        typer.Option(metavar="M", help="Pixel spacing, metres, of images that do not know theirs.", min=0.0),
+        typer.Option(
+            metavar="M",
+            help="Pixel spacing, metres, of images that do not know theirs; of products, the cells to average to (50).",
+            min=0.0,
+        ),
     ] = None,
+    overlap: safe.Overlap = None,
+    denoise: safe.Denoise = True,
+    filter_: safe.FilterName = None,
+    land: safe.Land = None,
+    keep_land: safe.KeepLand = False,
+    mask_land: safe.MaskLand = False,
+    ice: safe.Ice = None,
+    min_valid: safe.MinValid = None,
+    keep_noisy: safe.KeepNoisy = False,
     dtype: Annotated[str | None, typer.Option(metavar="uint8|uint16|float32", help="How pixels are stored.")] = None,
     shard_mb: Annotated[float, typer.Option(help="Size of a shard, megabytes.", min=0.001)] = 256.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
@@ -100,13 +133,19 @@ def ingest(
     submit: Submit = False,
     sbatch: Sbatch = None,
 ) -> Outcome:
-    """Bring folders of images, with labels, masks and boxes, into an archive.
+    """Bring Sentinel-1 products, or folders of images with labels, masks and boxes, into an archive.
 
-    Reads PNG, JPEG, TIFF (any number of bands), .npy and NetCDF; 8-bit, 16-bit and float. Sentinel-1 file names give
-    mission, beam, polarisation, time, orbit and datatake. Columns of the label table that are named as in the
-    catalogue (split, group, lon, lat, time, incidence_deg, range_spacing_m ...) become metadata; the others become
-    label_ columns. Files that cannot be used are set aside with a reason, listed, and recorded in the archive; the
-    exit code is then 4. A run that was interrupted continues when the same command is given again, with any executor.
+    Products (Level-1 SLC of wave mode; GRD, cut into chips) become calibrated, denoised sigma0 on square cells of
+    ground. What is land, ice by a level-2 product among the sources, nearly empty or of an implausible noise table is
+    screened: listed with its reason, and no error. Labels come from level-2 products and from a table of ids.
+
+    Images may be PNG, JPEG, TIFF (any number of bands), .npy and NetCDF; 8-bit, 16-bit and float. Sentinel-1 file
+    names give mission, beam, polarisation, time, orbit and datatake. Columns of the label table that are named as in
+    the catalogue (split, group, lon, lat, time, incidence_deg, range_spacing_m ...) become metadata; the others become
+    label_ columns. What cannot be used is set aside with a reason, listed, and recorded in the archive; the exit code
+    is then 4. A run that was interrupted continues when the same command is given again, with any executor.
+
+    Example: `groundswell ingest S1A_WV_SLC__1SSV_20190101T000000_20190101T002000_025285_02CBD5_1234.SAFE -o archive`
 
     Example: a folder of calibrated ship chips of many sizes, one or two bands, with a table of ships
 
@@ -114,49 +153,69 @@ def ingest(
         --size 64 --fit pad --labels labels.csv --label class --label length --group product --dry-run
     """
     from groundswell.archive.planning import Options
-    from groundswell.products import plan
     from groundswell.products.images import FolderSettings, ImageFolder
     from groundswell.products.labels import Columns
 
     execution = Execution(executor, workers, scheduler, task, submit, sbatch)
     execution.check()
     shape = None if size is None else parse_size(size)
-    _one_of("--fit", fit, _FITS)
+    if fit is not None:
+        _one_of("--fit", fit, _FITS)
     if dtype is not None:
         _one_of("--dtype", dtype, _DTYPES)
+    declared = None if quantity is None else _quantity("--quantity", quantity)
     stored = None if convert_to is None else _quantity("--convert-to", convert_to)
+    wanted = None if channels is None else _names(channels)
+    columns = Columns(
+        key=labels_key,
+        labels=None if not label else tuple(label),
+        group=group,
+        split=split,
+        incidence=incidence,
+        masks=tuple(mask or ()),
+    )
+    kind: Fit | None = fit  # type: ignore[assignment]
+    sample_type: DType | None = dtype  # type: ignore[assignment]
+    told = {"--overlap": overlap, "--no-denoise": not denoise, "--filter": filter_, "--land": land, "--ice": ice}
+    told |= {"--keep-land": keep_land, "--mask-land": mask_land, "--min-valid": min_valid, "--keep-noisy": keep_noisy}
+    if safe.are_products(sources):
+        _refuse({"--mask": mask, "--boxes": boxes, "--bands": bands, "--colour-to-grey": colour_to_grey}, "image files")
+        asked = Options(shape, kind or "pad", stored, sample_type, spacing or safe.SPACING_M, shard_mb)
+        source = safe.open_source(
+            sources, asked, told, declared, wanted, allow_missing_channel, labels, columns, only_labelled
+        )
+        options = replace(asked, size=source.size)
+        if dry_run:
+            return safe.plan(source, options, workers)
+        report = carry_out(context, source, output, options, execution, batch=safe.batch_of(source))
+        return report if isinstance(report, Outcome) else safe.outcome(report, source, safe.notes(source, options))
+    _refuse(told, "SAFE products")
     folder = ImageFolder(
         sources,
         FolderSettings(
-            quantity=None if quantity is None else _quantity("--quantity", quantity),
+            quantity=declared,
             bands=tuple(_names(text) for text in bands or ()),
-            channels=None if channels is None else _names(channels),
+            channels=wanted,
             allow_missing_channel=allow_missing_channel,
             colour_to_grey=colour_to_grey,
             only_labelled=only_labelled,
             labels=labels,
             boxes=boxes,
-            columns=Columns(
-                key=labels_key,
-                labels=None if not label else tuple(label),
-                group=group,
-                split=split,
-                incidence=incidence,
-                masks=tuple(mask or ()),
-            ),
+            columns=columns,
         ),
     )
-    if shape is None:
-        shape = _common_size(folder)
-    found = plan.facts(folder)
-    notes = plan.notes(folder, fit)
-    kind: Fit = fit  # type: ignore[assignment]
-    sample_type: DType | None = dtype  # type: ignore[assignment]
-    options = Options(shape, kind, stored, sample_type, spacing, shard_mb)
+    options = Options(shape or _common_size(folder), kind or "crop", stored, sample_type, spacing, shard_mb)
     if dry_run:
-        return _plan(folder, found, notes, shape, options, workers)
+        return _plan(folder, options, workers)
     report = carry_out(context, folder, output, options, execution)
-    return report if isinstance(report, Outcome) else _outcome(report, found, notes)
+    return report if isinstance(report, Outcome) else _outcome(report, folder, options)
+
+
+def _refuse(given: Mapping[str, object], kind: str) -> None:
+    """`UsageError` for options (name to value) that are for sources of another kind."""
+    for option, value in given.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{option} is for {kind}, and there are none among the sources", fix="leave it out")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -206,14 +265,7 @@ def _common_size(folder: ImageFolder) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _plan(
-    folder: ImageFolder,
-    found: dict[str, Any],
-    notes: list[str],
-    size: tuple[int, int],
-    options: Options,
-    workers: int | None,
-) -> Outcome:
+def _plan(folder: ImageFolder, options: Options, workers: int | None) -> Outcome:
     from dataclasses import asdict
 
     from rich.markup import escape
@@ -224,6 +276,8 @@ def _plan(
     from groundswell.executors.tasks import cores
     from groundswell.products import plan
 
+    found, notes, size = plan.facts(folder), plan.notes(folder, options.fit), options.size
+    assert size is not None
     (target, *_), dtype = stored_as(folder, options)
     pixels = row_bytes(len(folder.channels), *size, dtype) + row_bytes(len(folder.mask_names), *size, "uint8")
     archive = {
@@ -242,36 +296,23 @@ def _plan(
         *map(escape, plan.describe(found)),
         f"archive     {archive['images']} images of {size[0]} x {size[1]} ({options.fit}), {escape(names)} as "
         f"{target.value} in {dtype}, about {bytes_}",
-        f"time        about {_duration(time.seconds)} with {time.workers} workers: {time.measured} images took "
+        f"time        about {safe.duration(time.seconds)} with {time.workers} workers: {time.measured} images took "
         f"{time.seconds_per_image:.2g} s each to read and convert",
-        *_noted(notes),
+        *safe.noted(notes),
     ]
     return Outcome(
         {"dry_run": True, "found": found, "archive": archive, "time": asdict(time), "notes": notes}, "\n".join(lines)
     )
 
 
-def _duration(seconds: float) -> str:
-    """Seconds for people, to two digits."""
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} s"
-
-
-def _noted(notes: list[str]) -> list[str]:
-    from rich.markup import escape
-
-    return [f"[yellow]note[/yellow]        {escape(note)}" for note in notes]
-
-
-def _outcome(report: IngestReport, found: dict[str, Any], notes: list[str]) -> Outcome:
+def _outcome(report: IngestReport, folder: ImageFolder, options: Options) -> Outcome:
     from rich.markup import escape
 
     from groundswell.archive.reader import open_archive
     from groundswell.errors import DataError
     from groundswell.products import plan
 
+    found, notes = plan.facts(folder), plan.notes(folder, options.fit)
     rejected = [{"id": item.id, "reason": item.reason} for item in report.rejected]
     duplicates = [{"id": item.id, "reason": item.reason} for item in report.duplicates]
     data = {
@@ -310,4 +351,4 @@ def _outcome(report: IngestReport, found: dict[str, Any], notes: list[str]) -> O
     if not report.written:
         exit_code = DataError.exit_code
         lines.append("[red]nothing[/red]     none of the files could be used")
-    return Outcome(data, "\n".join([*lines, *_noted(notes)]), exit_code)
+    return Outcome(data, "\n".join([*lines, *safe.noted(notes)]), exit_code)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pandas as pd
-
 from groundswell.archive.reader import Archive
+from groundswell.archive.summary import notice, sentinel1_years
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,12 @@ def describe(archive: Archive) -> DataUsed:
     """What an archive (or a view of one) holds: simulated imagettes are known by their ids, ``sim-<seed>-<index>``."""
     frame = archive.catalogue
     simulated = frame["id"].astype("string").str.startswith("sim-")
-    real = frame[~simulated & frame["mission"].astype("string").str.upper().str.startswith("S1").fillna(False)]
-    years = pd.to_datetime(real["time"], utc=True).dt.year.dropna().astype(int).unique()
     return DataUsed(
         archive=archive.path.name,
         hash=archive.hash,
         imagettes=len(frame),
         simulated=int(simulated.sum()),
-        sentinel1_years=tuple(sorted(int(y) for y in years)),
+        sentinel1_years=sentinel1_years(frame),
         quantities={c.name: c.quantity.value for c in archive.channels},
     )
 
@@ -78,8 +75,4 @@ def in_words(data: Sequence[DataUsed]) -> str:
 
 def attribution(data: Sequence[DataUsed]) -> str | None:
     """The notice that the Copernicus licence asks for, where real Sentinel-1 data was used, else None."""
-    years = sorted({y for d in data for y in d.sentinel1_years})
-    if not years:
-        return None
-    span = str(years[0]) if len(years) == 1 else f"{years[0]}-{years[-1]}"
-    return f"Contains modified Copernicus Sentinel data {span}."
+    return notice(year for d in data for year in d.sentinel1_years)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -140,6 +141,29 @@ class Scene:
             group=f"{name.mission}-{name.datatake}",
             source_uri=self._container.where(self._files[self.polarisations[0]].measurement),
         )
+
+    def fingerprint(self, polarisations: Sequence[str]) -> str:
+        """A hash of the files of these polarisations, the same in a folder, a zip or a tar.
+
+        From the checksums of the manifest; a file without one is read. `ProductError` when it is missing.
+        """
+        digest = hashlib.sha256()
+        for polarisation in polarisations:
+            files = self._files[polarisation]
+            for name in (files.annotation, files.calibration, files.noise, files.measurement):
+                if name in self._container.members:
+                    digest.update(f"{name} {self._checksum(name)}\n".encode())
+        return digest.hexdigest()
+
+    def _checksum(self, name: str) -> str:
+        known = self._container.checksums.get(name)
+        if known is not None:
+            return known
+        md5 = hashlib.md5(usedforsecurity=False)
+        with self._container.stream(name) as stream:
+            while data := stream.read(2**20):
+                md5.update(data)
+        return md5.hexdigest()
 
     def to_dataset(
         self,

@@ -19,6 +19,8 @@ from groundswell.products.safe_image import Files
 from groundswell.products.safe_xml import Document, parse
 from groundswell.products.scene import Scene
 
+WRITER = "groundswell"
+"""Organisation that a written product names as its maker; a real one names a ground segment."""
 _KNOWN_MISSIONS = ("S1A", "S1B", "S1C", "S1D")
 _KNOWN_IPF = ((2, 0), (4, 0))  # from, to before
 _PLACES = {
@@ -57,12 +59,17 @@ class Product(Mapping[int | str, Scene]):
         is opened or its pixels are read; all others work.
     notes : tuple of str
         What is unusual but no fault: an unknown satellite or processor version.
+    simulated : bool
+        `groundswell.products.safe_writer` made it: no radar has seen this.
+    bytes : int
+        Size of its files, as they are packed.
     """
 
     def __init__(self, container: Container) -> None:
         self.id = container.product
         self.path = container.path
-        listed, self.ipf_version, problem = _manifest(container)
+        listed, self.ipf_version, self.simulated, problem = _manifest(container)
+        self.bytes = sum(member.packed for member in container.members.values())
         checksums = {name: entry.md5 for name, entry in listed.items() if entry.md5}
         self._container = dataclasses.replace(container, checksums=checksums)
         self._items, doubles = _index({*container.members, *container.refused, *listed})
@@ -88,6 +95,10 @@ class Product(Mapping[int | str, Scene]):
                 fix=did_you_mean(str(key), map(str, self._items)),
             )
         return Scene(self._container, key, files, self.ipf_version)
+
+    def names(self, key: int | str) -> tuple[MeasurementName, ...]:
+        """What the names of the files of one image say, by polarisation; no file is opened."""
+        return tuple(files.name for files in self._items[key])
 
     def __iter__(self) -> Iterator[int | str]:
         return iter(self._items)
@@ -134,13 +145,13 @@ class _Listed:
     md5: str | None
 
 
-def _manifest(container: Container) -> tuple[dict[str, _Listed], str | None, tuple[Fault, ...]]:
-    """The files that the manifest lists, the processor's version, and what is wrong with the manifest."""
+def _manifest(container: Container) -> tuple[dict[str, _Listed], str | None, bool, tuple[Fault, ...]]:
+    """The files that the manifest lists, the processor's version, whether it is ours, and what is wrong."""
     name = "manifest.safe"
     try:
         document = parse(container.read(name), container.where(name), "XFDU")
     except ProductError as error:
-        return {}, None, (Fault(name, f"{error.what}: {error.why}"),)
+        return {}, None, False, (Fault(name, f"{error.what}: {error.why}"),)
     listed = {}
     for stream in document.all("dataObjectSection/dataObject/byteStream"):
         href = (stream.get("fileLocation", "href") or "").removeprefix("./")
@@ -149,18 +160,20 @@ def _manifest(container: Container) -> tuple[dict[str, _Listed], str | None, tup
         valid = checksum is not None and re.fullmatch(r"[0-9a-fA-F]{32}", checksum)
         known = int(size) if size and re.fullmatch(r"[0-9]{1,15}", size) else None
         listed[href] = _Listed(known, checksum.lower() if checksum and valid else None)
-    return listed, _ipf(document), ()
+    return listed, *_processor(document), ()
 
 
-def _ipf(document: Document) -> str | None:
-    """The version in the outermost processing step: those nested in it tell of older steps."""
+def _processor(document: Document) -> tuple[str | None, bool]:
+    """Version and maker (us?) of the outermost processing step: those nested in it tell of older steps."""
+    path = "metadataWrap/xmlData/processing/facility"
     for entry in document.all("metadataSection/metadataObject"):
         if entry.get("", "ID") == "processing":
-            path = "metadataWrap/xmlData/processing/facility/software"
-            for software in entry.all(path):
+            ours = any(facility.get("", "organisation") == WRITER for facility in entry.all(path))
+            for software in entry.all(f"{path}/software"):
                 if software.get("", "name") == "Sentinel-1 IPF":
-                    return software.get("", "version")
-    return None
+                    return software.get("", "version"), ours
+            return None, ours
+    return None, False
 
 
 def _index(names: set[str]) -> tuple[dict[int | str, list[Files]], list[Fault]]:
