@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from groundswell.cli import ingest_composite as seasonal
 from groundswell.cli import ingest_products as safe
 from groundswell.cli.app import PARTIAL, Outcome, verb
 from groundswell.cli.execution import Execution, ExecutorName, Sbatch, Scheduler, Submit, Task, Workers, carry_out
@@ -123,6 +124,9 @@ def ingest(
     ice: safe.Ice = None,
     min_valid: safe.MinValid = None,
     keep_noisy: safe.KeepNoisy = False,
+    composite: seasonal.Statistic = None,
+    grid: seasonal.GridText = None,
+    orbit_pass: seasonal.OrbitPass = None,
     dtype: Annotated[str | None, typer.Option(metavar="uint8|uint16|float32", help="How pixels are stored.")] = None,
     shard_mb: Annotated[float, typer.Option(help="Size of a shard, megabytes.", min=0.001)] = 256.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
@@ -178,6 +182,15 @@ def ingest(
     sample_type: DType | None = dtype  # type: ignore[assignment]
     told = {"--overlap": overlap, "--no-denoise": not denoise, "--filter": filter_, "--land": land, "--ice": ice}
     told |= {"--keep-land": keep_land, "--mask-land": mask_land, "--min-valid": min_valid, "--keep-noisy": keep_noisy}
+    if composite is not None:
+        named = [_names(text) for text in bands or ()]
+        mosaic = seasonal.open_source(sources, composite, grid, orbit_pass, shape, declared, named)
+        options = Options(mosaic.size, kind or "crop", stored, sample_type, None, shard_mb)
+        if dry_run:
+            return seasonal.plan(mosaic)
+        done = carry_out(context, mosaic, output, options, execution, batch=1)
+        return done if isinstance(done, Outcome) else seasonal.outcome(done, mosaic)
+    _refuse({"--grid": grid, "--orbit-pass": orbit_pass}, "--composite")
     if safe.are_products(sources):
         _refuse({"--mask": mask, "--boxes": boxes, "--bands": bands, "--colour-to-grey": colour_to_grey}, "image files")
         asked = Options(shape, kind or "pad", stored, sample_type, spacing or safe.SPACING_M, shard_mb)

@@ -77,13 +77,25 @@ class Grid:
         try:
             lon, lat = (
                 np.asarray(v).reshape(x.shape)
-                for v in transform(_crs(self.crs), _crs("EPSG:4326"), x.ravel(), y.ravel())
+                for v in transform(system(self.crs), system("EPSG:4326"), x.ravel(), y.ravel())
             )
         except Exception as error:  # GDAL's errors have no common base in rasterio
             raise DataError("a grid has no place on the Earth", where=self.name, why=str(error)) from error
         if not (np.isfinite(lon).all() and np.isfinite(lat).all() and np.abs(lat).max() <= 90.0):
             raise DataError("a grid has no place on the Earth", where=self.name, why="its system does not reach there")
         return (lon + 180.0) % 360.0 - 180.0, lat
+
+    def cells(self, lon: ArrayLike, lat: ArrayLike) -> tuple[Floats, Floats]:
+        """Rows and columns ``[...]`` of longitudes and latitudes ``[...]``; inf where none is. Undoes `lonlat`."""
+        from rasterio.warp import transform
+
+        a, b, c, d, e, f = self.transform
+        lam, phi = np.broadcast_arrays(np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64))
+        found = transform(system("EPSG:4326"), system(self.crs), lam.ravel(), phi.ravel())
+        x, y = (np.asarray(v).reshape(lam.shape) for v in found)
+        area = a * e - b * d
+        rows, columns = (a * (y - f) - d * (x - c)) / area, (e * (x - c) - b * (y - f)) / area
+        return rows - 0.5, columns - 0.5
 
     def spacing_m(self) -> tuple[float, float]:
         """Metres from row to row and from column to column, in the middle.
@@ -94,7 +106,7 @@ class Grid:
         a, b, _, d, e, _ = self.transform
         middle = ((self.height - 1) / 2, (self.width - 1) / 2)
         half = ((0.5, 0.0), (0.0, 0.5))
-        crs = _crs(self.crs)
+        crs = system(self.crs)
         found = []
         for (down, across), steps in zip(half, (math.hypot(b, e), math.hypot(a, d)), strict=True):
             ground = _distance(
@@ -130,7 +142,8 @@ def _distance(lon: Floats, lat: Floats) -> float:
     return math.hypot(north, east)
 
 
-def _crs(text: str) -> CRS:
+def system(text: str) -> CRS:
+    """The coordinate reference system of a name or text; `UsageError` when there is no such."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
@@ -138,6 +151,13 @@ def _crs(text: str) -> CRS:
         return CRS.from_user_input(text)
     except CRSError as error:
         raise UsageError("no such coordinate reference system", where=text[:80], why=str(error)) from error
+
+
+def affine(grid: Grid) -> Any:
+    """The transform as rasterio takes it."""
+    from rasterio.transform import Affine
+
+    return Affine(*grid.transform)
 
 
 def grid_of(dataset: Any) -> Grid | None:
@@ -180,7 +200,7 @@ def parse_grid(text: str) -> Grid:
             f"a grid of {height} x {width} pixels", where=text, why="the spacing is in units of the system", fix=fix
         )
     grid = Grid(crs.strip(), (spacing, 0.0, west, 0.0, -spacing, north), height, width)
-    _crs(grid.crs)
+    system(grid.crs)
     return grid
 
 
