@@ -6,6 +6,7 @@ GDAL is held to the file itself: no other format, no file beside it, no network.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,11 +49,15 @@ class Header:
 def opened(path: str | Path) -> Iterator[Any]:
     """A rasterio dataset of a TIFF file; whatever is wrong with it is a `DataError`."""
     import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
-        with rasterio.Env(**_LOCKED), rasterio.open(Path(path).absolute(), driver="GTiff", sharing=False) as dataset:
-            yield dataset
+        with rasterio.Env(**_LOCKED):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # that is no fault of a plain TIFF
+                dataset = rasterio.open(Path(path).absolute(), driver="GTiff", sharing=False)
+            with dataset:
+                yield dataset
     except (RasterioError, OSError, ValueError, MemoryError) as error:
         why = str(error.__cause__ or error).replace(f"{path}", "it")
         raise DataError("a GeoTIFF could not be read", where=path, why=why) from error
