@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from groundswell import progress
+from groundswell.archive.reader import open_archive
 from groundswell.cli import verbs  # noqa: F401
 from groundswell.cli.app import application
 from groundswell.demo import DemoSettings, Stages
 from groundswell.errors import ConfigError, UsageError
+from groundswell.simulator.source import SimulatorSettings, simulate
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["simulate", "pretrain", "embed", "probe", "search", "report"]
@@ -67,6 +69,49 @@ def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert json.loads(second.stdout)["reused"] == NAMES
     assert json.loads(second.stdout)["verdict"] == said["verdict"]
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_the_demo_from_products_ends_in_the_same_report(tmp_path: Path) -> None:
+    """What is simulated, written as SAFE products and read again is what is simulated, within what files lose."""
+    folder = tmp_path / "demo"
+    arguments = [
+        "demo",
+        "-o",
+        str(folder),
+        "--count",
+        "480",
+        "--minutes",
+        "0.05",
+        "--seed",
+        "3",
+        "--from-safe",
+        "--json",
+    ]
+    result = CliRunner().invoke(application, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["ran"] == ["simulate", "ingest", *NAMES[1:]]
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "All 480 images are simulated, none is real." in text
+    assert "Copernicus" not in text
+    assert len(list((folder / "products").glob("*.SAFE"))) == 8
+    archive = open_archive(folder / "archive")
+    frame = archive.catalogue
+    simulator = SimulatorSettings(count=480, seed=3, size=128, spacing_m=100.0)
+    # ids sort by beam, time: of each product's number and image number follows the index of the simulator
+    index = (frame["orbit"] - 25_000) * 60 + frame["image_number"] - 1
+    some = list(range(0, 480, 60))
+    truth = simulate(simulator, index.iloc[some].tolist())
+    for pixels, item, row in zip(archive.read(some), truth, frame.iloc[some].itertuples(), strict=True):
+        assert row.label_phenomenon == item.labels["phenomenon"]
+        assert row.label_hs == pytest.approx(item.labels["hs"], nan_ok=True) or item.labels["hs"] is None
+        assert row.split == item.metadata.split
+        assert row.incidence_deg == pytest.approx(item.metadata.incidence_deg, abs=0.05)
+        # Cells that straddle samples mix a little with their neighbours, digital numbers are whole, and sigma0 below
+        # the noise is lost in part: sea of more than -25 dB agrees to a few percent.
+        simulated, read = item.pixels[0], 10 ** (pixels[0] / 10)
+        bright = (simulated > 0.003) & np.isfinite(read)
+        assert float(np.corrcoef(np.log(simulated[bright]), np.log(read[bright]))[0, 1]) > 0.95
+        assert float(np.median(read[bright] / simulated[bright])) == pytest.approx(1.0, abs=0.02)
 
 
 class Recorder:

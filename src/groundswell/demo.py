@@ -1,7 +1,8 @@
 """The whole path on simulated images, in stages that are reused when neither their settings nor their inputs changed.
 
-    simulate -> pretrain -> embed -> probe -> search -> report
+    simulate [-> ingest] -> pretrain -> embed -> probe -> search -> report
 
+From SAFE products, what is simulated is written as products first, and the archive is made from those.
 Each stage leaves a record in ``stages/``, written last. Its key is the digest of its settings, of the program's
 version and of the keys of the stages it builds on; a record with the same key is a stage that need not run again.
 """
@@ -32,13 +33,18 @@ from groundswell.evaluation.cases import ProbeSettings
 from groundswell.evaluation.controls import Cmod5nEmbedder, StatisticsEmbedder
 from groundswell.evaluation.monitor import knn_monitor
 from groundswell.evaluation.probe import run_probe
+from groundswell.executors.local import Local
 from groundswell.physics.imagette import Quantity
+from groundswell.products.labels import Columns
+from groundswell.products.safe_settings import SafeSettings
+from groundswell.products.safe_source import SafeProducts
 from groundswell.report.build import write_report
 from groundswell.report.inputs import STAGES, ResultsFolder
 from groundswell.report.sections.embeddings import choose_queries
 from groundswell.report.sections.verdict import verdict
 from groundswell.report.sheets import contact_sheet
 from groundswell.search.query import search_row, thumbnails
+from groundswell.simulator.products import TRUTH, write_products
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import resolve_recipe
@@ -61,6 +67,7 @@ class DemoSettings(Settings):
     count: int = Field(default=4000, ge=480, description="images to simulate; their training part must fill a batch")
     minutes: float | None = Field(default=None, gt=0, description="of pretraining; None is what the recipe says")
     seed: int = Field(default=0, ge=0, description="of simulation, pretraining and probes")
+    from_safe: bool = Field(default=False, description="write SAFE products, and ingest those")
 
 
 @dataclass(frozen=True)
@@ -172,8 +179,11 @@ def run_demo(folder: str | Path, settings: DemoSettings, say: Say = lambda _: No
     """
     started = time.monotonic()
     folder = Path(folder)
-    stages = Stages(folder, say, total=6)
-    images = simulate(stages, folder, settings)
+    stages = Stages(folder, say, total=7 if settings.from_safe else 6)
+    if settings.from_safe:
+        images = read_products(stages, folder, write(stages, folder, settings))
+    else:
+        images = simulate(stages, folder, settings)
     weights = train(stages, folder, settings, images)
     vectors = embed_all(stages, folder, images, weights)
     answers = judge(stages, folder, settings, vectors)
@@ -200,7 +210,7 @@ def simulate(stages: Stages, folder: Path, settings: DemoSettings) -> str:
     output = folder / "archive"
 
     def work(resume: bool) -> None:
-        ingest(source, output, quantity=Quantity.SIGMA0_DB, shard_rows=SHARD_ROWS, batch=16)
+        ingest(source, output, quantity=Quantity.SIGMA0_DB, shard_rows=SHARD_ROWS, executor=Local(), label="simulate")
 
     command = (
         f"groundswell simulate -o {output} --count {settings.count} --seed {settings.seed} "
@@ -208,6 +218,37 @@ def simulate(stages: Stages, folder: Path, settings: DemoSettings) -> str:
     )
     described = {**source.description, "shard_rows": SHARD_ROWS}
     return stages.run("simulate", described, [], [output], command, work)
+
+
+def write(stages: Stages, folder: Path, settings: DemoSettings) -> str:
+    """``products/``: simulated wave-mode imagettes as SAFE products, and a table of their truth."""
+    simulator = SimulatorSettings(count=settings.count, seed=settings.seed, size=SIZE, spacing_m=SPACING_M)
+    output = folder / "products"
+
+    def work(resume: bool) -> None:
+        shutil.rmtree(output, ignore_errors=True)  # half-written ones of a run that was stopped
+        write_products(simulator, output)
+
+    command = f"groundswell demo --from-safe --count {settings.count} --seed {settings.seed} (products and their truth)"
+    described = simulator.model_dump(mode="json") | {"products": True}
+    return stages.run("simulate", described, [], [output], command, work)
+
+
+def read_products(stages: Stages, folder: Path, products: str) -> str:
+    """``archive/``: what a user with products would do; labels come from the table beside them."""
+    inputs, output = folder / "products", folder / "archive"
+
+    def work(resume: bool) -> None:
+        settings = SafeSettings(
+            spacing_m=SPACING_M, chip=(SIZE, SIZE), labels=inputs / TRUTH, columns=Columns(key="id")
+        )
+        source = SafeProducts([inputs], settings)
+        ingest(source, output, size=(SIZE, SIZE), fit="pad", spacing_m=SPACING_M, shard_rows=SHARD_ROWS, batch=16)
+
+    command = f"groundswell ingest {inputs} -o {output} --spacing {SPACING_M:g} --size {SIZE} "
+    command += f"--labels {inputs / TRUTH} --labels-key id"
+    described = {"spacing_m": SPACING_M, "size": SIZE, "shard_rows": SHARD_ROWS}
+    return stages.run("ingest", described, [products], [output], command, work)
 
 
 def train(stages: Stages, folder: Path, settings: DemoSettings, images: str) -> str:

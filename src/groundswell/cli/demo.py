@@ -14,9 +14,14 @@ from groundswell.cli.app import Outcome, verb
 @verb
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("demo"),
-    count: Annotated[int, typer.Option("--count", "-n", help="Images to simulate.")] = 4000,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", help="Images to simulate: 4000, from SAFE products 1200.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of pretraining; by default the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Of simulation, pretraining and probes.")] = 0,
+    from_safe: Annotated[
+        bool, typer.Option("--from-safe", help="Write what is simulated as SAFE products, and ingest those.")
+    ] = False,
 ) -> Outcome:
     """Run the whole path on simulated images, offline: simulate, pretrain, embed, probe, search, report.
 
@@ -35,7 +40,9 @@ def demo(
         if progress.is_shown():
             typer.echo(line, err=True)
 
-    settings = validate(DemoSettings, {"count": count, "minutes": minutes, "seed": seed})
+    asked = {"minutes": minutes, "seed": seed, "from_safe": from_safe}
+    asked["count"] = count if count is not None else 1200 if from_safe else 4000
+    settings = validate(DemoSettings, asked)
     done = run_demo(output, settings, say)
     memory = "" if done.peak_memory_bytes is None else f", {done.peak_memory_bytes / 2**30:.2f} GiB at its peak"
     data = {

@@ -262,13 +262,13 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
         )
     if counts:
         named = ", ".join(f"{name} {count}" for name, count in counts.items())
-        lines += [f"screened    {len(aside)} ({named})", *map(escape, listed(aside, 5))]
+        lines += [f"screened    {len(aside)} ({named})", *map(escape, _by_reason(aside, 5))]
     if duplicates:
         lines += [f"duplicates  {len(duplicates)} set aside", *map(escape, listed(duplicates))]
     if broken:
         where = escape(str(report.path / "failures"))
         lines += [f"[red]set aside[/red]   {len(broken)} that are broken (listed in {where})"]
-        lines += map(escape, listed(broken))
+        lines += map(escape, _by_reason(broken))
     if not report.written:
         lines.append("[red]nothing[/red]     none of the images could be used, or all were screened")
     lines += noted(said)
@@ -276,6 +276,17 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
         lines.append(notice)
     exit_code = PARTIAL if broken else 0
     return Outcome(data, "\n".join(lines), exit_code if report.written else DataError.exit_code)
+
+
+def _by_reason(items: list[dict[str, str]], shown: int = 20) -> list[str]:
+    """Items by their reasons, one a line: the first, and how many more there are (the chips of a scene share one)."""
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(item["reason"], []).append(item["id"])
+    lines = [
+        f"  {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}" for reason, ids in groups.items()
+    ]
+    return lines[:shown] + ([f"  ... and {len(lines) - shown} more reasons"] if len(lines) > shown else [])
 
 
 def noted(said: list[str], shown: int = 12) -> list[str]:

@@ -179,7 +179,11 @@ class SafeProducts:
                 continue
             try:
                 number, key = image.copies[0]
-                cut = tiles(self._product(number)[key], self.settings.spacing_m, self.size, self.settings.overlap)
+                scene = self._product(number)[key]
+                if scene.annotation.bursts:
+                    self.broken[name] = "the bursts of a TOPS SLC image overlap: use the GRD of the same acquisition"
+                    continue
+                cut = tiles(scene, self.settings.spacing_m, self.size, self.settings.overlap)
             except DataError as error:
                 self.broken[name] = reason_of(error)
                 continue
