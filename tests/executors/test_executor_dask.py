@@ -37,9 +37,11 @@ def test_errors_are_raised_in_turn(address: str) -> None:
 
 def test_a_task_that_kills_its_workers_is_lost_and_the_others_are_not() -> None:
     results = list(Dask(workers=2).map(executor_jobs.mostly, {3: "die"}, range(6)))
-    lost = [task for task, result in enumerate(results) if isinstance(result, Lost)]
-    assert lost == [3]
-    assert "of the Dask cluster died" in results[3].reason  # type: ignore[union-attr]
+    lost = {task: result.reason for task, result in enumerate(results) if isinstance(result, Lost)}
+    assert "of the Dask cluster died" in lost.pop(3)
+    # Dask also suspects a task that was queued on every worker that died: at most one, where a queue holds two.
+    assert len(lost) <= 1
+    assert {r[0] for r in results if not isinstance(r, Lost)} | set(lost) == {0, 1, 2, 4, 5}
 
 
 def test_no_answer_and_no_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,10 +67,17 @@ class Dask:
 
     def _client(self, distributed: Any, stack: ExitStack) -> Any:
         if self.scheduler is None:
-            cluster = distributed.LocalCluster(
-                n_workers=self.workers or cores(), threads_per_worker=1, dashboard_address=":0"
-            )
-            return distributed.Client(stack.enter_context(cluster))
+            try:
+                cluster = distributed.LocalCluster(
+                    n_workers=self.workers or cores(), threads_per_worker=1, dashboard_address=":0"
+                )
+                return distributed.Client(stack.enter_context(cluster))
+            except (OSError, RuntimeError) as error:
+                raise GroundswellError(
+                    "a Dask cluster could not start on this machine",
+                    why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                    fix="give it fewer --workers, or use --executor local",
+                ) from error
         try:
             if self.scheduler.endswith(".json"):
                 return distributed.Client(scheduler_file=self.scheduler, timeout=_TIMEOUT_S)
