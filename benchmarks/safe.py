@@ -24,8 +24,8 @@ import numpy as np
 
 import groundswell as gs
 from groundswell.physics.multilook import Multilook, ground_edges, weights
-from groundswell.products.safe_model import Image
-from groundswell.products.safe_writer import write_wv
+from groundswell.products.safe_writer.model import Image
+from groundswell.products.safe_writer.writer import write_wv
 
 SPACING_M = 50.0
 

@@ -41,9 +41,9 @@ import numpy as np
 
 from groundswell import open_product
 from groundswell.errors import GroundswellError
-from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Vectors
-from groundswell.products.safe_model import Image, Settings, Signal
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe_writer.laws import AzimuthBlock, Bilinear, Vectors
+from groundswell.products.safe_writer.model import Image, Settings, Signal
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 SECONDS = 10.0
 """A case that takes longer hangs; a sound one takes about 0.05 s."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from groundswell.physics.imagette import Imagette as Imagette
     from groundswell.physics.imagette import Metadata as Metadata
     from groundswell.physics.imagette import Quantity as Quantity
-    from groundswell.products.sentinel1 import open_product as open_product
+    from groundswell.products.safe.sentinel1 import open_product as open_product
     from groundswell.search.index import top_k as top_k
     from groundswell.simulator.source import simulate as simulate
     from groundswell.training.loop import pretrain as pretrain
@@ -47,7 +47,7 @@ _HOMES = {
     "Imagette": "physics.imagette",
     "Metadata": "physics.imagette",
     "Quantity": "physics.imagette",
-    "open_product": "products.sentinel1",
+    "open_product": "products.safe.sentinel1",
     "pretrain": "training.loop",
     "probe": "evaluation.probe",
     "simulate": "simulator.source",

@@ -35,9 +35,9 @@ from groundswell.evaluation.monitor import knn_monitor
 from groundswell.evaluation.probe import run_probe
 from groundswell.executors.local import Local
 from groundswell.physics.imagette import Quantity
-from groundswell.products.labels import Columns
-from groundswell.products.safe_settings import SafeSettings
-from groundswell.products.safe_source import SafeProducts
+from groundswell.products.folder.labels import Columns
+from groundswell.products.safe.settings import SafeSettings
+from groundswell.products.safe.source import SafeProducts
 from groundswell.report.build import write_report
 from groundswell.report.inputs import STAGES, ResultsFolder
 from groundswell.report.sections.embeddings import choose_queries

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from groundswell.products.safe_laws import Bilinear, Vectors
-from groundswell.products.safe_model import Image, Settings, Signal, digital_numbers, truth_of
-from groundswell.products.safe_writer import write_wv
+from groundswell.products.safe_writer.laws import Bilinear, Vectors
+from groundswell.products.safe_writer.model import Image, Settings, Signal, digital_numbers, truth_of
+from groundswell.products.safe_writer.writer import write_wv
 
 SHAPE = (300, 420)  # 1230 m of 1570 m: 24 rows of 31 columns of 50 m
 TILTED = Signal(sigma0=0.1, beta=Bilinear(237.0, 2e-4, -5e-5, 1e-7), noise=Bilinear(900.0, 5e-4, -3e-4, 1e-6))

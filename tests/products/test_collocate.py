@@ -15,9 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundswell.errors import DataError, GroundswellError, UsageError
-from groundswell.products.collocate import Criteria, collocate, join_ocn, write_labels
-from groundswell.products.reference_files import Columns, open_reference
-from groundswell.products.references import EARTH_RADIUS_KM, Points
+from groundswell.products.references.collocate import Criteria, collocate, join_ocn, write_labels
+from groundswell.products.references.files import Columns, open_reference
+from groundswell.products.references.points import EARTH_RADIUS_KM, Points
 
 START = datetime(2021, 2, 1, tzinfo=UTC)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geo_tiles import UTM, write_tile
+from groundswell.products.folder.grid import Grid, centres
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,14 +23,13 @@ from groundswell.archive.reader import open_archive
 from groundswell.cli.app import application
 from groundswell.errors import DataError, UsageError
 from groundswell.physics.imagette import Imagette, Quantity
-from groundswell.products.acquisition import on_grid
-from groundswell.products.bands import COMPOSITE
-from groundswell.products.composite import Composite, CompositeSettings, compose, ratio
-from groundswell.products.geocode import locate
-from groundswell.products.grid import Grid, centres
-from groundswell.products.safe_laws import Bilinear, Track
-from groundswell.products.safe_model import Image, Settings, Signal, truth_of
-from groundswell.products.safe_writer import write_grd
+from groundswell.products.composites.acquisition import on_grid
+from groundswell.products.composites.composite import Composite, CompositeSettings, compose, ratio
+from groundswell.products.composites.geocode import locate
+from groundswell.products.folder.bands import COMPOSITE
+from groundswell.products.safe_writer.laws import Bilinear, Track
+from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
+from groundswell.products.safe_writer.writer import write_grd
 from groundswell.products.source import Rejected
 
 GRID = Grid(UTM[0], tuple(UTM[1])[:6], 24, 20)
@@ -193,7 +193,9 @@ def test_tiles_do_not_depend_on_how_they_are_cut_or_read(tmp_path: Path, monkeyp
     (expected,) = whole.read(whole.ids())
     cut = pickle.loads(pickle.dumps(Composite([tmp_path / "in"], CompositeSettings(grid=GRID, tile=(10, 12)))))
     assert len(cut.ids()) == 6
-    monkeypatch.setattr("groundswell.products.composite._STACK_BYTES", 8.0 * 3 * 12 * 4)  # strips of four rows
+    monkeypatch.setattr(
+        "groundswell.products.composites.composite._STACK_BYTES", 8.0 * 3 * 12 * 4
+    )  # strips of four rows
     items = dict(zip(cut.ids(), cut.read(cut.ids()), strict=True))
     tiles = [[items[f"{GRID.name}/r{r:04d}c{c:04d}"].pixels for c in range(2)] for r in range(3)]
     joined = np.concatenate([np.concatenate(row, axis=2) for row in tiles], axis=1)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundswell.errors import ProductError
-from groundswell.products.container import METADATA_LIMIT, Container, open_container
+from groundswell.products.safe.container import METADATA_LIMIT, Container, open_container
 
 NAME = "S1A_WV_SLC__1SSV_20210403T083025_20210403T084452_026300_032390_D542.SAFE"
 CONTENT = {
@@ -240,7 +240,7 @@ def test_damaged_archives_give_the_same_bytes_or_a_named_error(
 
 
 def test_names_in_a_long_tail_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundswell.products.packed.MEMBER_LIMIT", 10)
+    monkeypatch.setattr("groundswell.products.safe.packed.MEMBER_LIMIT", 10)
     many = {f"{NAME}/support/{i}.xsd": b"x" for i in range(20)}
     for kind in ("zip", "tar"):
         with pytest.raises(ProductError, match="cannot be read") as caught:

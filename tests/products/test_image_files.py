@@ -16,7 +16,7 @@ from mutants import HEIGHT, SAMPLES, WIDTH, changed, speckled, truncated, write_
 from PIL import Image
 
 from groundswell.errors import DataError
-from groundswell.products.files import MAX_PIXELS, ImageFile, inspect_image, read_image
+from groundswell.products.folder.files import MAX_PIXELS, ImageFile, inspect_image, read_image
 
 
 @pytest.fixture(scope="module")

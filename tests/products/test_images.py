@@ -13,12 +13,12 @@ from PIL import Image
 
 from groundswell.errors import DataError, QuantityError, UsageError
 from groundswell.physics.imagette import Box, Channel, Imagette, Quantity
-from groundswell.products import plan
-from groundswell.products.files import Facts
-from groundswell.products.images import FolderSettings, ImageFolder
-from groundswell.products.labels import Columns
+from groundswell.products.folder import plan
+from groundswell.products.folder.files import Facts
+from groundswell.products.folder.images import FolderSettings, ImageFolder
+from groundswell.products.folder.labels import Columns
+from groundswell.products.folder.survey import list_images, size_leak
 from groundswell.products.source import Rejected
-from groundswell.products.survey import list_images, size_leak
 
 GREY = np.clip(speckled()[0] * 1000, 0, 255).astype(np.uint8)
 AMPLITUDE = FolderSettings(quantity=Quantity.AMPLITUDE)

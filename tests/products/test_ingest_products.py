@@ -20,9 +20,9 @@ from groundswell.cli.app import application
 from groundswell.encoder.provenance import attribution, describe
 from groundswell.files import read_json
 from groundswell.physics.gmf import cmod5n
-from groundswell.products.safe_laws import AzimuthBlock, Track
-from groundswell.products.safe_model import Image, Settings, Signal
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe_writer.laws import AzimuthBlock, Track
+from groundswell.products.safe_writer.model import Image, Settings, Signal
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 LAND = Track(lon_deg=2.0, lat_deg=48.5)
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from groundswell.errors import DataError, UsageError
-from groundswell.products.boxes import read_boxes
-from groundswell.products.labels import Columns, join, label_name
-from groundswell.products.matching import Matcher
-from groundswell.products.tables import read_table
+from groundswell.products.folder.boxes import read_boxes
+from groundswell.products.folder.labels import Columns, join, label_name
+from groundswell.products.folder.matching import Matcher
+from groundswell.products.folder.tables import read_table
 
 FILES = [(f"{split}/{i:03d}.png", f"/data/set/{split}/{i:03d}.png") for split in ("test", "train") for i in range(3)]
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safe_products import member, wave_mode
 
 from groundswell.errors import ProductError
-from groundswell.products.container import open_container
-from groundswell.products.measurement import Measurement, open_measurement
-from groundswell.products.safe_model import Image, digital_numbers
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe.container import open_container
+from groundswell.products.safe.measurement import Measurement, open_measurement
+from groundswell.products.safe_writer.model import Image, digital_numbers
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 SHAPE = (37, 53)
 

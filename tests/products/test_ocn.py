@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundswell.errors import DataError
-from groundswell.products.ocn import KEYS, OceanProduct, open_ocn, read_ocn_labels
+from groundswell.products.references.ocn import KEYS, OceanProduct, open_ocn, read_ocn_labels
 
 NAME = "s1c-wv1-ocn-vv-20260102t030405-20260102t030408-001234-00abcd-{:03d}.nc"
 FILL = -999.0

@@ -1,6 +1,6 @@
 """Reading written products: sigma0, noise and place against their closed form, with every trap of real products.
 
-The truth comes from laws (`groundswell.products.safe_laws`), the tables in the files from the same laws with seven
+The truth comes from laws (`safe_writer.laws`), the tables in the files from the same laws with seven
 digits: half a unit of the last is 5e-7 of A at most, 1e-6 of sigma0. Pixels are float32: a few times 6e-8 more.
 """
 
@@ -21,9 +21,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from groundswell import open_product
-from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Track, Vectors
-from groundswell.products.safe_model import Image, Settings, Signal, digital_numbers, imagette_of, truth_of
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe_writer.laws import AzimuthBlock, Bilinear, Track, Vectors
+from groundswell.products.safe_writer.model import Image, Settings, Signal, digital_numbers, imagette_of, truth_of
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 STILL = Settings(speckle=False)
 TILTED = Signal(sigma0=0.1, beta=Bilinear(237.0, 1e-4, -2e-5, 1e-7), noise=Bilinear(900.0, 2e-3, -1e-3, 1e-6))

@@ -17,8 +17,8 @@ import pytest
 
 from groundswell import open_product
 from groundswell.errors import GroundswellError, ProductError
-from groundswell.products.safe_model import Image, Settings, Signal
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe_writer.model import Image, Settings, Signal
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 from safe_mutants import ARRAYS, Arrays, limited, read, same, sealed
 
 

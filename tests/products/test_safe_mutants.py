@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from groundswell.errors import ProductError
-from groundswell.products import measurement, safe_xml
-from groundswell.products.safe_laws import Vectors
-from groundswell.products.safe_model import Image, Settings
-from groundswell.products.safe_writer import write_wv
+from groundswell.products.safe import measurement
+from groundswell.products.safe import xml as safe_xml
+from groundswell.products.safe_writer.laws import Vectors
+from groundswell.products.safe_writer.model import Image, Settings
+from groundswell.products.safe_writer.writer import write_wv
 from safe_mutants import (
     Arrays,
     Layout,

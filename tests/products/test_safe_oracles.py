@@ -14,7 +14,7 @@ import pytest
 from safe_products import wave_mode
 
 import groundswell as gs
-from groundswell.products.calibration import LUTS, Lut
+from groundswell.products.safe.calibration import LUTS, Lut
 
 IW_SLC = "S1B_IW_SLC__1SDV_20210401T052622_20210401T052650_026269_032297_EFA4.SAFE"
 S3_SLC = "S1A_S3_SLC__1SDV_20210401T152855_20210401T152914_037258_04638E_6001.SAFE"

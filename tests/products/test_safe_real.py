@@ -19,7 +19,7 @@ FIXTURES = {
 }
 
 
-def opened(real_data: Path, name: str) -> gs.products.sentinel1.Product:  # type: ignore[name-defined]
+def opened(real_data: Path, name: str) -> gs.products.safe.sentinel1.Product:  # type: ignore[name-defined]
     return gs.open_product(real_data / "safe-fixtures" / f"{name}.SAFE")
 
 

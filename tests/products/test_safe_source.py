@@ -21,11 +21,11 @@ from groundswell.executors.local import Local
 from groundswell.executors.tasks import Executor
 from groundswell.physics.imagette import Imagette, Quantity
 from groundswell.physics.multilook import Multilook, ground_edges, weights
-from groundswell.products.safe_laws import AzimuthBlock, Track
-from groundswell.products.safe_model import Image, Settings, Signal, truth_of
-from groundswell.products.safe_settings import SafeSettings, Screening, screened_for
-from groundswell.products.safe_source import SafeProducts
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe.settings import SafeSettings, Screening, screened_for
+from groundswell.products.safe.source import SafeProducts
+from groundswell.products.safe_writer.laws import AzimuthBlock, Track
+from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 from groundswell.products.source import Rejected
 
 STEM = "sim-s1b-wv{beam}-slc-vv-20210403t08{time}-026300-032390-00{number}"

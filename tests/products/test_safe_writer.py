@@ -18,9 +18,9 @@ from groundswell.errors import DataError, UsageError
 from groundswell.physics.geometry import EARTH_RADIUS_M, beta, slant_range
 from groundswell.physics.multilook import Multilook, ground_edges, weights
 from groundswell.products.names import metadata_from_path, parse_measurement
-from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Geometry, Track, Vectors, cells
-from groundswell.products.safe_model import Image, Settings, Signal, digital_numbers, truth_of
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe_writer.laws import AzimuthBlock, Bilinear, Geometry, Track, Vectors, cells
+from groundswell.products.safe_writer.model import Image, Settings, Signal, digital_numbers, truth_of
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 TILTED = Signal(sigma0=0.1, beta=Bilinear(237.0, 1e-4, -2e-5, 1e-7), noise=Bilinear(900.0, 2e-3, -1e-3, 1e-6))
 LIGHT = 299_792_458.0

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundswell.errors import ProductError
-from groundswell.products.safe_xml import Document, parse
+from groundswell.products.safe.xml import Document, parse
 
 
 def document(body: str, root: str = "product") -> Document:
@@ -49,7 +49,7 @@ def test_hostile_documents_are_refused(name: str) -> None:
 
 
 def test_bytes_beyond_the_limit_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundswell.products.safe_xml.METADATA_LIMIT", 100)
+    monkeypatch.setattr("groundswell.products.safe.xml.METADATA_LIMIT", 100)
     with pytest.raises(ProductError, match="too large"):
         parse(b"<product>" + b" " * 100 + b"</product>", "a.xml", "product")
 

@@ -13,10 +13,10 @@ from safe_products import SHAPE, TILTED, expected, replace_bytes, trapped, wave_
 
 import groundswell as gs
 from groundswell.errors import ProductError, UsageError
-from groundswell.products.safe_laws import AzimuthBlock, Bilinear, Track
-from groundswell.products.safe_model import Image, Settings, Signal, truth_of
-from groundswell.products.safe_writer import write_grd, write_wv
-from groundswell.products.scene import footprint
+from groundswell.products.safe.scene import footprint
+from groundswell.products.safe_writer.laws import AzimuthBlock, Bilinear, Track
+from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 # Tables are written with seven digits: A to 5e-7, A^2 to 1e-6. The rest of 1e-5 is linear interpolation of sqrt(sin).
 RELATIVE = 1e-5

@@ -12,9 +12,9 @@ from safe_products import SHAPE, expected, member, replace_bytes, substitute, tr
 
 import groundswell as gs
 from groundswell.errors import ProductError
-from groundswell.products.container import Container
-from groundswell.products.safe_model import Image, Settings, Signal, truth_of
-from groundswell.products.safe_writer import write_grd, write_wv
+from groundswell.products.safe.container import Container
+from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 
 
 def sound(product: Path, number: int = 2) -> None:

@@ -17,8 +17,8 @@ from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers 
 from groundswell.cli.app import application
 from groundswell.errors import UsageError
 from groundswell.physics.imagette import Quantity
-from groundswell.products.safe_model import Image, Settings, Signal
-from groundswell.products.safe_writer import write_wv
+from groundswell.products.safe_writer.model import Image, Settings, Signal
+from groundswell.products.safe_writer.writer import write_wv
 from groundswell.report.inspector import inspect, view_of
 from groundswell.report.inspector_figure import _line
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings

@@ -20,7 +20,7 @@ from groundswell.encoder.preprocessing import PreprocessingSettings
 from groundswell.encoder.table import EmbeddingTable, embed
 from groundswell.errors import DataError, TableError, UsageError
 from groundswell.physics.imagette import Quantity
-from groundswell.products.images import FolderSettings, ImageFolder
+from groundswell.products.folder.images import FolderSettings, ImageFolder
 from groundswell.report.neighbours import require_few
 from groundswell.search.query import search_image, search_row, search_table, thumbnails
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from groundswell.products.safe_model import Image, Settings
-from groundswell.products.safe_writer import write_wv
+from groundswell.products.safe_writer.model import Image, Settings
+from groundswell.products.safe_writer.writer import write_wv
 from safe_mutants import attack, attack_archive, write_products
 
 

@@ -61,10 +61,10 @@ def collocate(
 
     from groundswell.archive.reader import open_archive
     from groundswell.errors import DataError, UsageError
-    from groundswell.products import collocate as run
     from groundswell.products.names import parse_measurement
-    from groundswell.products.ocn import read_ocn_labels
-    from groundswell.products.reference_files import Columns, open_reference
+    from groundswell.products.references import collocate as run
+    from groundswell.products.references.files import Columns, open_reference
+    from groundswell.products.references.ocn import read_ocn_labels
 
     criteria = run.Criteria(hours, km, match.value)
     opened = open_archive(archive)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from groundswell.archive.planning import Options
     from groundswell.archive.schema import DType, Fit
     from groundswell.physics.imagette import Quantity
-    from groundswell.products.images import ImageFolder
+    from groundswell.products.folder.images import ImageFolder
 
 _FITS = ("crop", "pad", "resize")
 _DTYPES = ("uint8", "uint16", "float32")
@@ -157,8 +157,8 @@ def ingest(
         --size 64 --fit pad --labels labels.csv --label class --label length --group product --dry-run
     """
     from groundswell.archive.planning import Options
-    from groundswell.products.images import FolderSettings, ImageFolder
-    from groundswell.products.labels import Columns
+    from groundswell.products.folder.images import FolderSettings, ImageFolder
+    from groundswell.products.folder.labels import Columns
 
     execution = Execution(executor, workers, scheduler, task, submit, sbatch)
     execution.check()
@@ -287,7 +287,7 @@ def _plan(folder: ImageFolder, options: Options, workers: int | None) -> Outcome
     from groundswell.archive.planning import stored_as
     from groundswell.archive.schema import row_bytes
     from groundswell.executors.tasks import cores
-    from groundswell.products import plan
+    from groundswell.products.folder import plan
 
     found, notes, size = plan.facts(folder), plan.notes(folder, options.fit), options.size
     assert size is not None
@@ -323,7 +323,7 @@ def _outcome(report: IngestReport, folder: ImageFolder, options: Options) -> Out
 
     from groundswell.archive.reader import open_archive
     from groundswell.errors import DataError
-    from groundswell.products import plan
+    from groundswell.products.folder import plan
 
     found, notes = plan.facts(folder), plan.notes(folder, options.fit)
     rejected = [{"id": item.id, "reason": item.reason} for item in report.rejected]

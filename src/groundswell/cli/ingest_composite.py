@@ -14,7 +14,7 @@ from groundswell.errors import UsageError
 if TYPE_CHECKING:
     from groundswell.archive.ingest import IngestReport
     from groundswell.physics.imagette import Quantity
-    from groundswell.products.composite import Composite
+    from groundswell.products.composites.composite import Composite
 
 Statistic = Annotated[
     str | None,
@@ -50,8 +50,8 @@ def open_source(
     bands: Sequence[tuple[str, ...]],
 ) -> Composite:
     """The source that the options ask for; `UsageError` where they do not go together."""
-    from groundswell.products.composite import STATISTICS, Composite, CompositeSettings
-    from groundswell.products.grid import parse_grid
+    from groundswell.products.composites.composite import STATISTICS, Composite, CompositeSettings
+    from groundswell.products.folder.grid import parse_grid
 
     if grid is None:
         raise UsageError("a composite needs the ground to cover", fix="add --grid with a GeoTIFF or EPSG:...,W,S,E,N,M")
@@ -78,7 +78,7 @@ def outcome(report: IngestReport, source: Composite) -> Outcome:
     from rich.markup import escape
 
     from groundswell.errors import DataError
-    from groundswell.products.plan import listed
+    from groundswell.products.folder.plan import listed
 
     rejected = [{"id": item.id, "reason": item.reason} for item in report.rejected]
     data = {
@@ -105,7 +105,7 @@ def _found(source: Composite) -> dict[str, Any]:
 
 
 def _lines(source: Composite) -> list[str]:
-    from groundswell.products.plan import listed
+    from groundswell.products.folder.plan import listed
 
     about = source.description
     seasons = ", ".join(f"{name} {season['acquisitions']}" for name, season in about["seasons"].items())

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from groundswell.archive.ingest import IngestReport
     from groundswell.archive.planning import Options
     from groundswell.physics.imagette import Quantity
-    from groundswell.products.labels import Columns
-    from groundswell.products.safe_source import SafeProducts
+    from groundswell.products.folder.labels import Columns
+    from groundswell.products.safe.source import SafeProducts
 
 SPACING_M = 50.0
 """Of the cells, unless told otherwise."""
@@ -50,7 +50,7 @@ KeepNoisy = Annotated[bool, typer.Option("--keep-noisy", help="Products: keep th
 
 def are_products(sources: Iterable[Path]) -> bool:
     """Whether the sources are SAFE products, not image files; `UsageError` where they are both."""
-    from groundswell.products.safe_find import find_products
+    from groundswell.products.safe.find import find_products
 
     found = find_products(list(sources))
     if found.products and found.images:
@@ -76,8 +76,8 @@ def open_source(
 ) -> SafeProducts:
     """The source for options of the archive and of the command line (``told``, by their names)."""
     from groundswell.physics.imagette import Quantity
-    from groundswell.products.safe_settings import SafeSettings, Screening
-    from groundswell.products.safe_source import SafeProducts
+    from groundswell.products.safe.settings import SafeSettings, Screening
+    from groundswell.products.safe.source import SafeProducts
 
     if told["--filter"] not in (None, "box", "kaiser"):
         raise UsageError(f"--filter {told['--filter']}: not one of box, kaiser")
@@ -138,7 +138,7 @@ def facts(source: SafeProducts) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> list[str]:
     """`facts` as lines of text."""
-    from groundswell.products.plan import listed, size_text
+    from groundswell.products.folder.plan import listed, size_text
 
     kinds = ", ".join(f"{k['beam']} {k['polarisations']} {k['count']}" for k in found["imagettes"])
     lines = [
@@ -186,7 +186,7 @@ def plan(source: SafeProducts, options: Options, workers: int | None) -> Outcome
     from groundswell.archive.planning import stored_as
     from groundswell.archive.schema import row_bytes
     from groundswell.executors.tasks import cores
-    from groundswell.products.plan import size_text
+    from groundswell.products.folder.plan import size_text
 
     found, size = facts(source), source.size
     quantities, dtype = stored_as(source, options)
@@ -226,8 +226,8 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
     from groundswell.archive.reader import open_archive
     from groundswell.archive.summary import attribution
     from groundswell.errors import DataError
-    from groundswell.products.plan import listed
-    from groundswell.products.safe_settings import screened_for
+    from groundswell.products.folder.plan import listed
+    from groundswell.products.safe.settings import screened_for
 
     found = facts(source)
     screened = {item.id: screened_for(item) for item in report.rejected}

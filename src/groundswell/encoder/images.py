@@ -8,8 +8,8 @@ from typing import Any
 from groundswell.errors import QuantityError, UsageError
 from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
 from groundswell.physics.quantities import choices
-from groundswell.products.files import read_image
-from groundswell.products.images import SINGLE
+from groundswell.products.folder.files import read_image
+from groundswell.products.folder.images import SINGLE
 from groundswell.products.names import metadata_from_path, parse_measurement
 
 Crop = tuple[int, int, int, int]

@@ -19,8 +19,8 @@ from groundswell.encoder.embedding import embed as embed
 from groundswell.encoder.geoparquet import Header as Header
 from groundswell.errors import TableError, UsageError
 from groundswell.files import digest
-from groundswell.products.labels import label_name
-from groundswell.products.tables import read_table
+from groundswell.products.folder.labels import label_name
+from groundswell.products.folder.tables import read_table
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from groundswell.errors import DataError
 from groundswell.physics.imagette import Quantity
 from groundswell.physics.quantities import looks_like_dn
-from groundswell.products.bands import is_ratio
+from groundswell.products.folder.bands import is_ratio
 
 WRONG_LEVEL = "wrong level: "
 """Start of the reason for which `check_values` sets an image aside."""

@@ -20,7 +20,7 @@ from groundswell.physics.quantities import REFERENCE_PHI_DEG, convert
 from groundswell.physics.spectrum import Cutoff, Spectrum, azimuth_cutoff, modulation, spectrum
 
 if TYPE_CHECKING:
-    from groundswell.products.sentinel1 import Product
+    from groundswell.products.safe.sentinel1 import Product
 
 _CALIBRATED = (Quantity.SIGMA0, Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB)
 _MANY = 20_000  # ids to look through for one like a mistyped one
@@ -95,7 +95,7 @@ def view_of(
     """
     if (Path(path) / "archive.json").is_file():
         return _of_archive(Path(path), item, channel, spacing_m)
-    from groundswell.products.sentinel1 import open_product
+    from groundswell.products.safe.sentinel1 import open_product
 
     return _of_product(open_product(path), item, channel, spacing_m or 50.0)
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from groundswell import progress
 from groundswell.physics.imagette import Imagette, Quantity
-from groundswell.products.safe_laws import Track, cells
-from groundswell.products.safe_model import Image, Settings, Signal, truth_of
-from groundswell.products.safe_writer import write_wv
-from groundswell.products.sentinel1 import open_product
+from groundswell.products.safe.sentinel1 import open_product
+from groundswell.products.safe_writer.laws import Track, cells
+from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
+from groundswell.products.safe_writer.writer import write_wv
 from groundswell.simulator.source import SimulatorSettings, simulate
 
 TRUTH = "truth.parquet"

@@ -1,0 +1,1 @@
+"""Many acquisitions over one grid, composed to seasonal tiles."""

@@ -1,0 +1,148 @@
+"""What SAFE products lie among files and folders: level-1 products to read, level-2 files for their labels."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundswell.errors import DataError, ProductError
+from groundswell.products.folder.files import EXTENSIONS
+from groundswell.products.names import MeasurementName, parse_measurement
+from groundswell.products.references.ocn import OceanProduct, open_ocn
+from groundswell.products.safe.container import open_container
+
+PACKED = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, slots=True)
+class Level2:
+    """A level-2 wave-mode file: on disk, or ``member`` of a packed product."""
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> MeasurementName | None:
+        """What its file name says."""
+        return parse_measurement((self.member or self.path.name).rsplit("/", 1)[-1])
+
+    def open(self) -> OceanProduct:
+        """Read it; `DataError` when it is damaged."""
+        if self.member is None:
+            return open_ocn(self.path)
+        content = open_container(self.path).read(self.member)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / self.member.rsplit("/", 1)[-1]
+            file.write_bytes(content)
+            return open_ocn(file)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found.
+
+    Attributes
+    ----------
+    products : tuple of Path
+        SAFE folders, and packed products.
+    level2 : tuple of Level2
+    unreadable : dict
+        Packed level-2 products that cannot be listed, with the reason.
+    images : tuple of Path
+        Image files outside of products.
+    ignored : dict
+        Number of other files by extension.
+    """
+
+    products: tuple[Path, ...]
+    level2: tuple[Level2, ...]
+    unreadable: dict[str, str]
+    images: tuple[Path, ...]
+    ignored: dict[str, int]
+
+
+def find_products(sources: Sequence[str | Path]) -> Found:
+    """Search files, products and folders (links followed once, hidden ones passed over).
+
+    In a folder a packed file counts as a product by its name (``S1A_...zip``), named outright whatever it is called.
+
+    Raises
+    ------
+    DataError
+        When a source does not exist.
+    """
+    products: dict[Path, Path] = {}
+    level2: dict[Path, Level2] = {}
+    unreadable: dict[str, str] = {}
+    images: list[Path] = []
+    ignored: Counter[str] = Counter()
+    for source in map(Path, sources):
+        if not source.exists():
+            raise DataError("there is no such file or folder", where=source)
+        source = source.parent if source.name == "manifest.safe" else source
+        for path in _walk(source) if source.is_dir() else [source]:
+            name = parse_measurement(path.name)
+            packed = path.name.lower().endswith(PACKED)
+            if path.is_dir() or (packed and (path == source or path.name[:2].upper() == "S1")):
+                if "_OCN_" not in path.name:
+                    products.setdefault(path.resolve(), path)
+                    continue
+                try:
+                    for one in _inside(path):
+                        level2.setdefault(one.path.resolve() / (one.member or ""), one)
+                except ProductError as error:
+                    unreadable[path.name] = reason_of(error)
+            elif name is not None and (name.kind, name.mode) == ("OCN", "WV") and path.suffix == ".nc":
+                level2.setdefault(path.resolve(), Level2(path))
+            elif path.suffix.lower() in EXTENSIONS:
+                images.append(path)
+            else:
+                ignored[path.suffix.lower() or "no extension"] += 1
+    return Found(
+        tuple(sorted(products.values())),
+        tuple(level2.values()),
+        unreadable,
+        tuple(images),
+        dict(sorted(ignored.items())),
+    )
+
+
+def reason_of(error: DataError) -> str:
+    """An error as one line of a list: what, why, and the file where neither names it."""
+    text = " ".join((f"{error.what}: {error.why}" if error.why else error.what).split())
+    file = (error.where or "").replace(":", "/").rsplit("/", 1)[-1]
+    return text if file in text else f"{text} ({file})"
+
+
+def _inside(path: Path) -> Iterator[Level2]:
+    for member in open_container(path).names:
+        name = parse_measurement(member.rsplit("/", 1)[-1])
+        if name is not None and (name.kind, name.mode) == ("OCN", "WV") and member.endswith(".nc"):
+            yield Level2(path / member) if path.is_dir() else Level2(path, member)
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    """SAFE folders, not entered, and all files outside of them, sorted."""
+    if _is_safe(folder):
+        yield folder
+        return
+    visited: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link that leads back up
+            folders.clear()
+            continue
+        visited.add(real)
+        below = [Path(place) / name for name in sorted(folders) if not name.startswith((".", "__MACOSX"))]
+        safe = [path for path in below if _is_safe(path)]
+        folders[:] = [path.name for path in below if path not in safe]
+        yield from safe
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _is_safe(folder: Path) -> bool:
+    return folder.name.upper().endswith(".SAFE") or (folder / "manifest.safe").is_file()
