@@ -55,7 +55,7 @@ def test_demo_end_to_end_then_reused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     progress.use(progress.SilentReporter())  # the verb left one that writes to the runner's closed stream
     monkeypatch.chdir(tmp_path)
     read_me = run_python(ROOT / "README.md")
-    assert read_me["vectors"].shape == (480, 256)
+    assert read_me["vectors"].shape == (480, 896)
     assert set(read_me["scores"].scores["metric"]) >= {"accuracy", "macro_f1"}
     monkeypatch.chdir(folder)
     by_hand = run_python(ROOT / "docs" / "archive.md")

@@ -28,6 +28,7 @@ def test_the_message_holds_every_part_in_order() -> None:
         (errors.DataError, 3),
         (errors.QuantityError, 3),
         (errors.ArchiveError, 3),
+        (errors.ProductError, 3),
         (errors.ModelError, 3),
         (errors.TableError, 3),
         (errors.StoppedBySignal, 75),
