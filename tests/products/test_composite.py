@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geo_tiles import UTM, write_tile
-from groundswell.products.folder.grid import Grid, centres
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -27,6 +26,7 @@ from groundswell.products.composites.acquisition import on_grid
 from groundswell.products.composites.composite import Composite, CompositeSettings, compose, ratio
 from groundswell.products.composites.geocode import locate
 from groundswell.products.folder.bands import COMPOSITE
+from groundswell.products.folder.grid import Grid, centres
 from groundswell.products.safe_writer.laws import Bilinear, Track
 from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
 from groundswell.products.safe_writer.writer import write_grd

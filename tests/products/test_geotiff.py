@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import shapely
 from geo_tiles import DEGREES, UTM, decibels, write_tile
-from groundswell.products.folder.grid import Grid, parse_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
@@ -25,6 +24,7 @@ from groundswell.physics.imagette import Channel, Imagette, Quantity
 from groundswell.products.folder.bands import COMPOSITE, canonical, linear_ratios, season_of
 from groundswell.products.folder.files import inspect_image, read_image
 from groundswell.products.folder.geotiff import acquired, read_header
+from groundswell.products.folder.grid import Grid, parse_grid
 from groundswell.products.folder.images import FolderSettings, ImageFolder
 
 SEASONS = ("winter", "spring", "summer", "fall")
