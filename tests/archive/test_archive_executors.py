@@ -249,9 +249,8 @@ class _Stopping(FakeSource):
 @pytest.mark.parametrize("number", [2, 15], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_stops_between_two_items_and_keeps_what_is_whole(number: int, tmp_path: Path) -> None:
     path = tmp_path / "a"
-    before = signal.signal(
-        number, signal.default_int_handler
-    )  # a shell that runs tests behind its back has SIGINT ignored
+    # A shell that runs the tests in the background has SIGINT ignored, and Python leaves it so.
+    before = signal.signal(number, signal.default_int_handler)
     try:
         with pytest.raises(StoppedBySignal, match=f"stopped by SIG{'INT' if number == 2 else 'TERM'}") as stop:
             ingest(_Stopping(count=30, seed=number), path, shard_rows=6)
