@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
 
+from groundswell.products.interpolation import hat
 from groundswell.products.safe.calibration import Lut
-from groundswell.products.safe.interpolation import hat
 from groundswell.products.safe.noise import AzimuthBox, Noise, mended, parse_ipf, reason_to_keep
 
 

@@ -343,15 +343,7 @@ def _outcome(report: IngestReport, folder: ImageFolder, options: Options) -> Out
     lines = [escape(line) for line in plan.describe(found)]
     exit_code = 0
     if report.written:
-        archive = open_archive(report.path)
-        stored = ", ".join(f"{channel.name} as {channel.quantity}" for channel in archive.channels)
-        there = (
-            f" ({report.resumed_shards} of {report.shards} shards were there already)" if report.resumed_shards else ""
-        )
-        lines.append(
-            f"[bold]archive[/bold]     {escape(str(report.path))}: {report.written} images of "
-            f"{archive.height} x {archive.width}, {escape(stored)} in {archive.schema.dtype}{there}"
-        )
+        lines.append(safe.archive_line(report, open_archive(report.path)))
     if report.dropped_boxes:
         lines.append(f"boxes       {report.dropped_boxes} dropped: less than 30 % of them is inside the archived image")
     if duplicates:

@@ -15,6 +15,7 @@ from groundswell.errors import UsageError
 if TYPE_CHECKING:
     from groundswell.archive.ingest import IngestReport
     from groundswell.archive.planning import Options
+    from groundswell.archive.reader import Archive
     from groundswell.physics.imagette import Quantity
     from groundswell.products.folder.labels import Columns
     from groundswell.products.safe.source import SafeProducts
@@ -252,14 +253,7 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
     }
     lines = [escape(line) for line in describe(found)]
     if report.written:
-        stored = ", ".join(f"{channel.name} as {channel.quantity}" for channel in archive.channels)
-        there = (
-            f" ({report.resumed_shards} of {report.shards} shards were there already)" if report.resumed_shards else ""
-        )
-        lines.append(
-            f"[bold]archive[/bold]     {escape(str(report.path))}: {report.written} images of {archive.height} x "
-            f"{archive.width} at {source.settings.spacing_m:g} m, {escape(stored)} in {archive.schema.dtype}{there}"
-        )
+        lines.append(archive_line(report, archive, f" at {source.settings.spacing_m:g} m"))
     if counts:
         named = ", ".join(f"{name} {count}" for name, count in counts.items())
         lines += [f"screened    {len(aside)} ({named})", *map(escape, _by_reason(aside, 5))]
@@ -287,6 +281,18 @@ def _by_reason(items: list[dict[str, str]], shown: int = 20) -> list[str]:
         f"  {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}" for reason, ids in groups.items()
     ]
     return lines[:shown] + ([f"  ... and {len(lines) - shown} more reasons"] if len(lines) > shown else [])
+
+
+def archive_line(report: IngestReport, archive: Archive, spacing: str = "") -> str:
+    """What an ingest made: the archive, its images, what is stored, and how much of it an earlier run had written."""
+    from rich.markup import escape
+
+    stored = ", ".join(f"{channel.name} as {channel.quantity}" for channel in archive.channels)
+    there = f" ({report.resumed_shards} of {report.shards} shards were there already)" if report.resumed_shards else ""
+    return (
+        f"[bold]archive[/bold]     {escape(str(report.path))}: {report.written} images of "
+        f"{archive.height} x {archive.width}{spacing}, {escape(stored)} in {archive.schema.dtype}{there}"
+    )
 
 
 def noted(said: list[str], shown: int = 12) -> list[str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from groundswell.products.interpolation import Floats
 from groundswell.products.safe.geolocation import Geolocation
-from groundswell.products.safe.interpolation import Floats
 
 _STEPS = 12
 _CLOSE = 1e-4  # lines or pixels

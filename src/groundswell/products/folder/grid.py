@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from groundswell.errors import DataError, UsageError
-from groundswell.products.safe.interpolation import Floats
+from groundswell.products.interpolation import Floats
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS

@@ -20,10 +20,10 @@ from groundswell.products.folder.bands import canonical, in_order, is_polarised,
 from groundswell.products.folder.boxes import Boxes, read_boxes
 from groundswell.products.folder.files import RGB, Facts, read_image
 from groundswell.products.folder.labels import Columns, Labels, join, mask_paths
+from groundswell.products.folder.levels import WRONG_LEVEL, can_only_be_decibels, check_values
 from groundswell.products.folder.masks import MaskRule, mask_rule, read_mask
 from groundswell.products.folder.survey import Listing, Survey, list_images, survey
 from groundswell.products.folder.tables import read_table
-from groundswell.products.levels import WRONG_LEVEL, can_only_be_decibels, check_values
 from groundswell.products.names import metadata_from_path, parse_measurement
 from groundswell.products.source import Rejected
 

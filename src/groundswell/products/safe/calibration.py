@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from groundswell.products.safe.interpolation import Floats, hat
+from groundswell.products.interpolation import Floats, hat
 from groundswell.products.safe.xml import Document
 
 LUTS = {"sigma0": "sigmaNought", "beta0": "betaNought", "gamma0": "gamma", "dn": "dn"}

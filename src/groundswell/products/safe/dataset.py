@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.physics.multilook import Filter, Multilook, ground_edges, weights
+from groundswell.products.interpolation import Floats
 from groundswell.products.safe.image import SafeImage
-from groundswell.products.safe.interpolation import Floats
 
 if TYPE_CHECKING:
     import xarray as xr

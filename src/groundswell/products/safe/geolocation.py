@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from groundswell.products.safe.interpolation import Floats, hat
+from groundswell.products.interpolation import Floats, hat
 from groundswell.products.safe.xml import Document
 
 _REACH = 0.6  # share of a grid cell by which an image may reach beyond its grid

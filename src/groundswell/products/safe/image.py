@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from groundswell.products.interpolation import Floats
 from groundswell.products.names import MeasurementName
 from groundswell.products.safe.annotation import Annotation, check_header, read_annotation
 from groundswell.products.safe.calibration import Calibration, Lut
 from groundswell.products.safe.container import Container
-from groundswell.products.safe.interpolation import Floats
 from groundswell.products.safe.measurement import Block, Measurement, open_measurement
 from groundswell.products.safe.noise import Noise, mended, parse_ipf, read_noise, reason_to_keep
 from groundswell.products.safe.xml import Document, parse

@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from groundswell.products.interpolation import Floats
 from groundswell.products.safe.calibration import Lut, Rows, read_lut
-from groundswell.products.safe.interpolation import Floats
 from groundswell.products.safe.xml import Document
 
 NESZ_GATE_DB = (-35.0, -17.0)

@@ -1,4 +1,4 @@
-"""Bilinear interpolation on grids given by their nodes, as products of sparse-in-spirit weight matrices."""
+"""Bilinear interpolation on grids given by their nodes, by matrices of weights."""
 
 from __future__ import annotations
 
