@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groundswell.cli.app import PARTIAL, Outcome
-from groundswell.errors import UsageError
+from groundswell.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from groundswell.archive.ingest import IngestReport
@@ -50,7 +50,10 @@ KeepNoisy = Annotated[bool, typer.Option("--keep-noisy", help="Products: keep th
 
 
 def are_products(sources: Iterable[Path]) -> bool:
-    """Whether the sources are SAFE products, not image files; `UsageError` where they are both."""
+    """Whether the sources are SAFE products, not image files.
+
+    `UsageError` where they are both, `DataError` where they are labels without images.
+    """
     from groundswell.products.safe.find import find_products
 
     found = find_products(list(sources))
@@ -60,6 +63,13 @@ def are_products(sources: Iterable[Path]) -> bool:
             where=f"{found.products[0]} and {found.images[0]}",
             why=f"{len(found.products)} products and {len(found.images)} images",
             fix="name the products, or the folders of images, in a command of their own",
+        )
+    if found.level2 and not found.products and not found.images:
+        raise DataError(
+            "these are level-2 products, which label the imagettes of level-1 products",
+            where=found.level2[0].path,
+            why=f"{len(found.level2)} level-2 files, and no level-1 product",
+            fix="name the SLC products too, or join them to an archive: `groundswell collocate ARCHIVE OCN...`",
         )
     return bool(found.products)
 
@@ -166,6 +176,13 @@ def notes(source: SafeProducts, options: Options) -> list[str]:
     from groundswell.physics.imagette import Quantity
 
     said = list(source.notes)
+    joined = {one for item in source.items.values() for one in source.level2_of(item)}
+    strangers = [one.name.stem for one in source.found.level2 if one.name is not None and one not in joined]
+    if strangers:
+        said.append(
+            f"{len(strangers)} level-2 files are of no imagette among these (mission, orbit, datatake and image number "
+            f"decide): {strangers[0]}" + (" ..." if len(strangers) > 1 else "")
+        )
     others = [channel.name for channel in source.channels if channel.name != "VV"]
     if options.quantity is Quantity.ROUGHNESS_DB and others:
         said.append(f"roughness of {', '.join(others)} is against CMOD5.N, which is a model of VV")
@@ -220,13 +237,12 @@ def plan(source: SafeProducts, options: Options, workers: int | None) -> Outcome
 def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outcome:
     """What became of the products.
 
-    What was screened is as it should be, and leaves the exit code at 0; what is broken makes it 4.
+    What was screened is as it should be, and leaves the exit code at 0; what is broken, labels included, makes it 4.
     """
     from rich.markup import escape
 
     from groundswell.archive.reader import open_archive
     from groundswell.archive.summary import attribution
-    from groundswell.errors import DataError
     from groundswell.products.folder.plan import listed
     from groundswell.products.safe.settings import screened_for
 
@@ -237,6 +253,7 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
     duplicates = [{"id": item.id, "reason": item.reason} for item in report.duplicates]
     counts = dict(sorted(Counter(name for name in screened.values() if name).items()))
     archive = open_archive(report.path)
+    unlabelled = _unlabelled(archive, source)
     notice = attribution(archive.catalogue)
     data = {
         "archive": str(report.path),
@@ -244,6 +261,7 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
         "screened": {"counts": counts, "items": aside},
         "rejected": broken,
         "duplicates": duplicates,
+        "unlabelled": unlabelled,
         "known": report.known,
         "shards": report.shards,
         "resumed_shards": report.resumed_shards,
@@ -263,13 +281,27 @@ def outcome(report: IngestReport, source: SafeProducts, said: list[str]) -> Outc
         where = escape(str(report.path / "failures"))
         lines += [f"[red]set aside[/red]   {len(broken)} that are broken (listed in {where})"]
         lines += map(escape, _by_reason(broken))
+    if unlabelled:
+        lines += [
+            f"[red]unlabelled[/red]  {len(unlabelled)} images are kept, but their level-2 file could not be read",
+            *map(escape, _by_reason(unlabelled)),
+        ]
     if not report.written:
         lines.append("[red]nothing[/red]     none of the images could be used, or all were screened")
     lines += noted(said)
     if notice:
         lines.append(notice)
-    exit_code = PARTIAL if broken else 0
+    exit_code = PARTIAL if broken or unlabelled or source.found.unreadable else 0
     return Outcome(data, "\n".join(lines), exit_code if report.written else DataError.exit_code)
+
+
+def _unlabelled(archive: Archive, source: SafeProducts) -> list[dict[str, str]]:
+    """The images of this source whose level-2 file could not be read, with the reason."""
+    frame = archive.catalogue
+    if "label_ocn_problem" not in frame:
+        return []
+    told = frame[frame["label_ocn_problem"].notna() & frame["id"].isin(source.items)]
+    return [{"id": i, "reason": why} for i, why in zip(told["id"], told["label_ocn_problem"], strict=True)]
 
 
 def _by_reason(items: list[dict[str, str]], shown: int = 20) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,14 +88,17 @@ def find_products(sources: Sequence[str | Path]) -> Found:
             name = parse_measurement(path.name)
             packed = path.name.lower().endswith(PACKED)
             if path.is_dir() or (packed and (path == source or path.name[:2].upper() == "S1")):
-                if "_OCN_" not in path.name:
-                    products.setdefault(path.resolve(), path)
-                    continue
+                labelling = "_OCN_" in path.name
+                inside: list[Level2] = []
                 try:
-                    for one in _inside(path):
-                        level2.setdefault(one.path.resolve() / (one.member or ""), one)
+                    # Only one of an unusual name is opened to see what it is: a gzipped tar is slow to list.
+                    inside = _inside(path) if labelling or not path.name.upper().startswith("S1") else []
                 except ProductError as error:
-                    unreadable[path.name] = reason_of(error)
+                    if labelling:
+                        unreadable[path.name] = reason_of(error)
+                level2.update({one.path.resolve() / (one.member or ""): one for one in inside})
+                if not labelling and not inside:
+                    products.setdefault(path.resolve(), path)
             elif name is not None and (name.kind, name.mode) == ("OCN", "WV") and path.suffix == ".nc":
                 level2.setdefault(path.resolve(), Level2(path))
             elif path.suffix.lower() in EXTENSIONS:
@@ -118,11 +121,14 @@ def reason_of(error: DataError) -> str:
     return text if file in text else f"{text} ({file})"
 
 
-def _inside(path: Path) -> Iterator[Level2]:
+def _inside(path: Path) -> list[Level2]:
+    """The level-2 wave-mode files of a product."""
+    found = []
     for member in open_container(path).names:
         name = parse_measurement(member.rsplit("/", 1)[-1])
         if name is not None and (name.kind, name.mode) == ("OCN", "WV") and member.endswith(".nc"):
-            yield Level2(path / member) if path.is_dir() else Level2(path, member)
+            found.append(Level2(path / member) if path.is_dir() else Level2(path, member))
+    return found
 
 
 def _walk(folder: Path) -> Iterable[Path]:
