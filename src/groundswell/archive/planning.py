@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from groundswell.files import sha256_file
 from groundswell.physics.imagette import Channel, Imagette, Quantity
 from groundswell.products.source import Source
 
+SPACING_TOLERANCE = 0.01
+"""Within which two spacings count as one: those that images give for themselves vary a little."""
 _PEEK = 64
 _SAMPLED_OVERLAP = 16
 
@@ -63,10 +65,8 @@ def wanted_schema(source: Source, options: Options, stored: ArchiveSchema | None
         for channel, quantity in zip(source.channels, quantities, strict=True)
     )
     fit: Fit = "none" if options.size is None else options.fit
-    if stored is not None:
-        size, spacing = options.size or (stored.height, stored.width), stored.spacing_m
-    else:
-        size, spacing = _size_and_spacing(source, options, fit)
+    sized = options if stored is None else replace(options, size=options.size or (stored.height, stored.width))
+    size, spacing = _size_and_spacing(source, sized)
     if min(size) < 1:
         raise UsageError("the size of an image must be positive", where=f"size {size[0]} x {size[1]}")
     rows = options.shard_rows
@@ -115,7 +115,7 @@ def _target(channel: Channel, options: Options) -> Quantity:
     return target
 
 
-def _size_and_spacing(source: Source, options: Options, fit: Fit) -> tuple[tuple[int, int], float | None]:
+def _size_and_spacing(source: Source, options: Options) -> tuple[tuple[int, int], float | None]:
     if options.size is not None and options.spacing_m is not None:
         return options.size, options.spacing_m
     first = _first_imagette(source)
@@ -156,6 +156,8 @@ def check_same(stored: ArchiveSchema, wanted: ArchiveSchema, path: Path) -> None
         have, want = getattr(stored, name), getattr(wanted, name)
         if have != want:
             differing.append(f"{name}: the archive has {_show(have)}, asked for {_show(want)}")
+    if not _same_spacing(stored, wanted):
+        differing.append(f"spacing_m: the archive has {_show(stored.spacing_m)}, asked for {_show(wanted.spacing_m)}")
     if not set(wanted.masks) <= set(stored.masks):
         differing.append(f"masks: the archive has {_show(stored.masks)}, the source brings {_show(wanted.masks)}")
     if differing:
@@ -165,6 +167,16 @@ def check_same(stored: ArchiveSchema, wanted: ArchiveSchema, path: Path) -> None
             why="\n".join(differing),
             fix="use the settings of the archive, or write to another folder",
         )
+
+
+def _same_spacing(stored: ArchiveSchema, wanted: ArchiveSchema) -> bool:
+    """Whether images of one spacing may join those of the other, as far as both are known.
+
+    The spacing is that before fitting, so that it tells nothing of images that are resized.
+    """
+    if stored.spacing_m is None or wanted.spacing_m is None or stored.fit == "resize":
+        return True
+    return abs(wanted.spacing_m / stored.spacing_m - 1.0) <= SPACING_TOLERANCE
 
 
 def _show(value: Any) -> str:
