@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,8 +252,48 @@ def test_archives_that_have_moved_are_given_for_both_tables(
     words = ["search", tmp_path / table.name, "--queries", tmp_path / queries.name, "-o", tmp_path / "s.png"]
     moved = CliRunner().invoke(application, [*map(str, words)])
     assert (moved.exit_code, "no such archive" in moved.output) == (3, True)
+    assert str(tmp_path) in moved.output
+    assert "if it has moved, add --archive PATH" in " ".join(moved.output.split())
     words += ["--archive", archive.path, "--archive", real.path]
     assert CliRunner().invoke(application, [*map(str, words)]).exit_code == 0
+
+
+def test_an_image_of_sigma0_is_found_by_its_roughness_once_its_incidence_is_told(tmp_path: Path) -> None:
+    """The image lies in a wider one, whose columns have their own incidence; the archive keeps steps of 0.002 dB."""
+    from groundswell.cli import verbs  # noqa: F401 - registers them
+    from groundswell.cli.app import application
+
+    ingest(SimulatedSource(SimulatorSettings(count=8, size=SIZE)), tmp_path / "sea")
+    sea = open_archive(tmp_path / "sea")
+    assert sea.channels[0].quantity is Quantity.SIGMA0_DB
+    wanted = PreprocessingSettings(size=SIZE, quantity=Quantity.ROUGHNESS_DB).resolve(sea.channels, SIZE, SIZE, 50.0)
+    settings = BackboneSettings(name="resnet18", width=4, stem="small")
+    encoder = Encoder(build_backbone(settings, 1, 0), wanted, "rough", settings)
+    table, model = tmp_path / "table.parquet", save_model(encoder, tmp_path / "model")
+    embed(encoder, [sea], table)
+
+    row = sea.catalogue.iloc[5]
+    near, far = row["incidence_near_deg"], row["incidence_far_deg"]
+    margin, step = 4, (far - near) / (SIZE - 1)
+    canvas = np.full((SIZE + 2 * margin, SIZE + 2 * margin), 0.01, np.float32)
+    canvas[margin:-margin, margin:-margin] = 10 ** (sea.read([5])[0, 0] / 10)
+    np.save(tmp_path / "query.npy", canvas)
+    words = ["search", table, "--query", tmp_path / "query.npy", "--model", model, "--quantity", "sigma0", "--json"]
+    words += ["--crop", f"{margin},{margin},{SIZE},{SIZE}"]
+
+    def best(*incidence: object) -> dict[str, Any]:
+        result = CliRunner().invoke(application, [*map(str, words), *map(str, incidence)])
+        assert result.exit_code == 0, result.output
+        return dict(json.loads(result.stdout)["hits"][0])
+
+    found = best("--incidence", f"{near - margin * step},{far + margin * step}")
+    assert found["id"] == row["id"]
+    assert found["score"] > 1 - 1e-6  # float32
+    one_for_all = best("--incidence", (near + far) / 2)["score"]
+    assert 1 - one_for_all > 10 * (1 - found["score"])
+    unknown = CliRunner().invoke(application, [*map(str, words)])
+    assert unknown.exit_code == 3
+    assert "--incidence of `groundswell search`" in " ".join(unknown.output.split())
 
 
 def test_one_query_shows_its_tags(queries: Path) -> None:
@@ -296,6 +337,10 @@ def test_the_verb(archive: Archive, table: Path, tmp_path: Path) -> None:
         (("--query", image), 2, "--model"),
         (("--query", image, "--model", model), 3, "does not say what its pixels are"),
         (("--query", image, "--model", model, "--crop", "1,2,3"), 2, "x,y,width,height"),
+        (("--query", image, "--model", model, "--incidence", "1,2,3"), 2, "is no incidence"),
+        (("--query", image, "--model", model, "--incidence", "nan", "--quantity", "quicklook"), 2, "0 and 90 degrees"),
+        (("--query", image, "--model", model, "--incidence", "23,95", "--quantity", "quicklook"), 2, "23 and 95 are"),
+        (("--query", "sim-0-000000001", "--incidence", "23"), 2, "there is no file"),
         (("--query", image, "--model", model, "--quantity", "sigma"), 2, "no quantity is called 'sigma'"),
         (("--query", "sim-0-000000001", "--crop", "1,2,3,4"), 2, "there is no file"),
         (("--query", "sim-0-000000001", "-o", tmp_path / "sheet.pdf"), 2, ".png"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,14 @@ def search(
     ] = None,
     quantity: Annotated[
         str | None, typer.Option(help="What the pixels of the image file are, where it cannot say.")
+    ] = None,
+    incidence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEG|FIRST,LAST",
+            help="Incidence of the image file, degrees: one for all of it, or of its first and last column. A model "
+            "that takes roughness_db needs it for sigma0.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many neighbours.")] = 12,
     exclude_group: Annotated[
@@ -61,17 +70,17 @@ def search(
         raise UsageError(
             "search needs one kind of query", fix="add --query ID, --query IMAGE or --queries TABLE, and only one"
         )
-    image_only: dict[str, object] = {"--model": model, "--crop": crop, "--quantity": quantity}
+    image_only = {"--model": model, "--crop": crop, "--quantity": quantity, "--incidence": incidence}
     if queries is not None:
         _refuse(image_only, "--queries takes a table of embeddings", "leave it out")
         return _many(table, queries, count, exclude_group, output, archive)
     assert query is not None
     if not Path(query).is_file():
         _refuse(image_only, f"there is no file {query!r}", "check the path of the image")
-    return _one(table, query, model, crop, quantity, count, exclude_group, output, archive)
+    return _one(table, query, model, crop, quantity, incidence, count, exclude_group, output, archive)
 
 
-def _refuse(image_only: dict[str, object], why: str, fix: str) -> None:
+def _refuse(image_only: Mapping[str, object], why: str, fix: str) -> None:
     from groundswell.errors import UsageError
 
     for name, value in image_only.items():
@@ -85,6 +94,7 @@ def _one(
     model: Path | None,
     crop: str | None,
     quantity: str | None,
+    incidence: str | None,
     count: int,
     exclude_group: bool,
     output: Path | None,
@@ -115,7 +125,7 @@ def _one(
             )
         from groundswell.encoder.directory import load
 
-        image = open_image(query, quantity=quantity, crop=_crop(crop))
+        image = open_image(query, quantity=quantity, crop=_crop(crop), incidence=_angles(incidence))
         hits = search_image(table, load(model), image, count)
 
     labels = Labels.of(hits.table)
@@ -214,3 +224,18 @@ def _crop(text: str | None) -> Crop | None:
     except ValueError as error:
         raise UsageError(f"{text!r} is not a crop", fix="write --crop x,y,width,height in px") from error
     return x, y, width, height
+
+
+def _angles(text: str | None) -> tuple[float, float] | None:
+    from groundswell.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        angles = [float(part) for part in text.split(",")]
+        first, last = angles * 2 if len(angles) == 1 else angles
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no incidence", fix="write --incidence 23.5, or 22.9,24.3 for the first and last column"
+        ) from error
+    return first, last

@@ -15,7 +15,13 @@ from groundswell.products.names import metadata_from_path, parse_measurement
 Crop = tuple[int, int, int, int]
 
 
-def open_image(path: str | Path, *, quantity: Quantity | str | None = None, crop: Crop | None = None) -> Imagette:
+def open_image(
+    path: str | Path,
+    *,
+    quantity: Quantity | str | None = None,
+    crop: Crop | None = None,
+    incidence: tuple[float, float] | None = None,
+) -> Imagette:
     """An image file as an imagette.
 
     Parameters
@@ -26,6 +32,8 @@ def open_image(path: str | Path, *, quantity: Quantity | str | None = None, crop
         What the pixels are; only a Sentinel-1 quick-look says so by its name.
     crop : (x, y, width, height), optional
         The part to take, px from the left top corner.
+    incidence : (first, last), optional
+        Incidence (degrees) of the first and of the last column of the whole image, which most files cannot tell.
 
     Raises
     ------
@@ -34,7 +42,7 @@ def open_image(path: str | Path, *, quantity: Quantity | str | None = None, crop
     QuantityError
         When the quantity is not given and the file does not say.
     UsageError
-        When the crop does not lie in the image, or the quantity is unknown.
+        When the crop does not lie in the image, the quantity is unknown, or the incidence is not between 0 and 90.
     """
     path = Path(path)
     image = read_image(path)
@@ -57,6 +65,16 @@ def open_image(path: str | Path, *, quantity: Quantity | str | None = None, crop
     else:
         names = tuple(f"band{i + 1}" for i in range(len(pixels)))
     metadata: dict[str, Any] = {**metadata_from_path(str(path)), **image.metadata}
+    if incidence is not None:
+        if not all(0.0 < angle < 90.0 for angle in incidence):
+            raise UsageError(
+                "an incidence lies between 0 and 90 degrees",
+                where=path,
+                why=f"{incidence[0]:g} and {incidence[1]:g} are given",
+                fix="Sentinel-1 looks at the sea from 18 to 47 degrees: 23.5 for WV1, 36.5 for WV2",
+            )
+        metadata |= dict(zip(("incidence_near_deg", "incidence_far_deg"), incidence, strict=True))
+        metadata["incidence_deg"] = sum(incidence) / 2.0
     if crop is not None:
         x, y, width, height = crop
         if min(x, y) < 0 or min(width, height) < 1 or x + width > pixels.shape[2] or y + height > pixels.shape[1]:

@@ -47,8 +47,8 @@ def incidence_of(rows: pd.DataFrame | None, width: int) -> NDArray[np.float64]:
     columns = ("incidence_near_deg", "incidence_far_deg", "incidence_deg")
     why = "the sea's mean backscatter depends on the incidence of each column"
     fix = (
-        "give the columns incidence_near_deg and incidence_far_deg in the labels file when ingesting, "
-        "or use an encoder that takes the quantity the archive has"
+        "give the columns incidence_near_deg and incidence_far_deg in the labels file when ingesting (for one image "
+        "file, --incidence of `groundswell search`), or use an encoder that takes the quantity that the images have"
     )
     if rows is None:
         raise QuantityError("converting to or from roughness needs the incidence", why=why, fix=fix)

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from groundswell.archive.reader import open_archive
+from groundswell.archive.reader import Archive, open_archive
+from groundswell.archive.schema import is_archive
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.geoparquet import Header, vector_blocks
 from groundswell.encoder.table import EmbeddingTable, require_same_encoder
-from groundswell.errors import DataError, TableError, UsageError, did_you_mean
+from groundswell.errors import ArchiveError, DataError, TableError, UsageError, did_you_mean
 from groundswell.physics.imagette import Imagette
 from groundswell.search.index import exclusion_codes, top_k
 
@@ -156,7 +157,7 @@ def thumbnails(
             why=", ".join(header.archives),
             fix="give --archive once for each, in this order",
         )
-    opened = {int(i): open_archive(paths[i]) for i in sorted(set(frame["archive"]))}
+    opened = {int(i): _open(paths[i]) for i in sorted(set(frame["archive"]))}
     positions = {i: pd.Index(archive.catalogue["id"]) for i, archive in opened.items()}
     images = []
     for number, name in zip(frame["archive"], frame["id"], strict=True):
@@ -168,6 +169,20 @@ def thumbnails(
             )
         images.append(opened[number].read([positions[number].get_loc(name)])[0, 0])
     return images
+
+
+def _open(path: Path) -> Archive:
+    try:
+        return open_archive(path)
+    except ArchiveError as error:
+        if is_archive(path):
+            raise
+        raise ArchiveError(
+            error.what,
+            where=path,
+            why="the table was made from an archive at this place",
+            fix="if it has moved, add --archive PATH, once for each archive of the table; without -o none is needed",
+        ) from error
 
 
 def _row_vector(path: str | Path, row: int) -> NDArray[np.float32]:
