@@ -1,7 +1,8 @@
-"""Several processes, one run: the process group, and the few collectives that objectives need.
+"""Several processes, one run: the process group, and the few collectives that objectives and the training loop need.
 
 In one process without a group every function here is the identity, so nothing else asks how many there are. Only
-means and sums over *all* images pass through this module; the gradients themselves are averaged by the training loop.
+means and sums over *all* images pass through this module; the gradients themselves are averaged in
+`groundswell.training.parallel`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from groundswell.errors import LostProcess, UsageError
+
+TIMEOUT_S = 600.0
+"""How long a process waits for the others: longer than any save, shorter than a night."""
+
+Rows = TypeVar("Rows")
+
+
+def launched() -> tuple[int, int]:
+    """Rank and number of processes as a launcher has put them into the environment; (0, 1) without one."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def world_size() -> int:
@@ -26,19 +40,95 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all."""
+    return rank() == 0
+
+
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started (NCCL on GPUs, else gloo); nothing where it started none."""
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) < 2:
-        yield
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+def process_group(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
+    """Join the processes that a launcher (torchrun, a Slurm script) started; nothing where it started none.
+
+    Numbers on GPUs are exchanged by NCCL, those on the CPU by gloo, which notices at once when a process dies.
+
+    Raises
+    ------
+    LostProcess
+        When another process has gone, or has not answered for so long.
+    UsageError
+        When a machine has more processes than GPUs.
+    """
+    joining = launched()[1] > 1 and not dist.is_initialized()
+    if joining:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(_local_gpu())
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        with _naming_lost_processes():
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    try:
+        with _naming_lost_processes():
+            yield
+    finally:
+        if joining:
+            dist.destroy_process_group()
+
+
+def _local_gpu() -> int:
+    """The GPU of this process: the one it sees, or that of its number on this machine."""
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if count == 1 and "SLURM_LOCALID" in os.environ:  # Slurm shows each of its tasks its own
+        return 0
+    if local >= count:
+        raise UsageError(
+            f"process {local} of this machine has no GPU",
+            why=f"it has {count}, and a process needs one for itself",
+            fix=f"start {count} processes a machine; CUDA_VISIBLE_DEVICES= (empty) trains on the CPU",
+        )
+    return local
+
+
+def processes_here() -> int:
+    """How many processes of the run share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+
+
+@contextmanager
+def _naming_lost_processes() -> Iterator[None]:
+    """Give the error of a broken exchange a name and a remedy."""
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise LostProcess(
+            "another process of the run is gone, or does not answer",
+            where=f"process {rank()} of {world_size()}, numbered from 0",
+            why=str(error).splitlines()[0],
+            fix="its own message says why; --resume goes on from the last checkpoint",
+        ) from error
+
+
+def own(rows: Rows) -> Rows:
+    """This process's equal part of rows ``[world * n, ...]`` of a list, an array or a tensor, in the order of ranks."""
+    count = len(rows) // world_size()  # type: ignore[arg-type]
+    part: Rows = rows[rank() * count : (rank() + 1) * count]  # type: ignore[index]
+    return part
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    total(torch.zeros(1))
+
+
+def first(value: float) -> float:
+    """The number that the first process has, on all of them."""
+    return float(total(torch.tensor(value if is_first() else 0.0, dtype=torch.float64)))
+
+
+@torch.no_grad()
+def mean(x: Tensor) -> Tensor:
+    """The mean of ``x`` over all processes, without gradient."""
+    return total(x) / world_size()
 
 
 @torch.no_grad()

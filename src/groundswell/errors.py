@@ -103,6 +103,10 @@ class DivergedError(TrainingError):
     """The loss is NaN, infinite or exploding; the reason and the last good checkpoint are named."""
 
 
+class LostProcess(TrainingError):
+    """Another process of the same run is gone, or does not answer."""
+
+
 class StoppedBySignal(GroundswellError):
     """A signal asked the run to stop, and a checkpoint was written first."""
 

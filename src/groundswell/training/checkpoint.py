@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from groundswell import files
+from groundswell import distributed, files
 from groundswell.errors import DataError, ModelError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
-        path = self._path(step)
+        path = self.path(step)
         # A commit record left by an earlier life of the run must not vouch for new bytes, nor the other way round.
         path.with_suffix(".json").unlink(missing_ok=True)
         files.write_with(path, lambda handle: handle.write(content))
@@ -62,21 +62,29 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a commit record, oldest first."""
-        return sorted(int(p.stem.removeprefix("step-")) for p in self.folder.glob("step-*.json"))
+        return sorted(_step_of(path) for path in self.folder.glob("step-*.json"))
 
     def newest(self) -> tuple[Path, State] | None:
         """The newest checkpoint that is whole; None where there is none at all.
 
-        A damaged one is set aside under another name and said so in the log, and the one before it is taken.
+        A damaged one is set aside under another name and said so in the log, and the one before it is taken. Of
+        several processes the first chooses, and all read what it has chosen.
 
         Raises
         ------
         ModelError
             When there are checkpoints and all are damaged.
         """
+        found = self._newest_whole() if distributed.is_first() else None
+        step = int(distributed.first(-1 if found is None else _step_of(found[0])))
+        if step < 0 or found is not None:
+            return found
+        return self.path(step), read_checkpoint(self.path(step))
+
+    def _newest_whole(self) -> tuple[Path, State] | None:
         steps = self.steps()
         for step in reversed(steps):
-            path = self._path(step)
+            path = self.path(step)
             try:
                 return path, read_checkpoint(path)
             except (DataError, OSError) as error:
@@ -112,15 +120,20 @@ class Checkpoints:
         files.write_json(self.folder / "best.json", {"step": step, "score": score})
         return True
 
-    def _path(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """The file that holds, or would hold, the state at ``step``."""
         return self.folder / f"step-{step:08d}.pt"
 
     def _prune(self) -> None:
         best = self.best()
         kept = {*self.steps()[-self.keep :], *([best[0]] if best else [])}
         for step in set(self.steps()) - kept:
-            self._path(step).with_suffix(".json").unlink(missing_ok=True)  # the record first: then it is no more
-            self._path(step).unlink(missing_ok=True)
+            self.path(step).with_suffix(".json").unlink(missing_ok=True)  # the record first: then it is no more
+            self.path(step).unlink(missing_ok=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def read_checkpoint(path: Path) -> State:

@@ -1,29 +1,55 @@
-"""The times of a run: how long a step takes, how much of it is waiting for data, when to save."""
+"""The time of a run, as its processes agree on it: how far it is, how long a step takes, when to save, when to stop.
+
+All that follows from the time (the end of a run in minutes, its schedules, the next save) and from signals must be the
+same in every process, or they would wait for each other for ever. So before and after each step the first process tells
+the others its time, and a signal that one has got counts for all.
+"""
 
 from __future__ import annotations
 
+import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
+from groundswell import distributed
 from groundswell.training.recipe import CheckpointSettings
+from groundswell.training.signals import StopRequest
 
 
 class Clock:
-    """Measures the steps between two readings.
+    """Agrees on the time, and spends it.
+
+    Parameters
+    ----------
+    settings : CheckpointSettings
+    started : float
+        `time.monotonic` when the run began (as if it had run ever since).
+    request : StopRequest
+        The signals of this process.
 
     Attributes
     ----------
+    elapsed : float
+        Seconds spent on the run at the last agreement.
     step_seconds : float
         Duration of the last step, with all that came with it.
+    signal : str or None
+        The name of the signal that asked any of the processes to stop.
     """
 
-    def __init__(self, settings: CheckpointSettings) -> None:
+    def __init__(self, settings: CheckpointSettings, started: float, request: StopRequest) -> None:
         self.settings = settings
+        self.started = started
+        self.request = request
         self.step_seconds = 0.0
-        self._tick = self._read = self._saved = time.monotonic()
         self._waited = 0.0
         self._images = 0
+        self.agree()
+        self._ticked = self._read = self._saved = self.elapsed
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -34,25 +60,31 @@ class Clock:
 
     def tick(self, images: int) -> None:
         """A step has ended, and it has used so many images."""
-        now = time.monotonic()
-        self.step_seconds = now - self._tick
-        self._tick = now
+        self.agree()
+        self.step_seconds = self.elapsed - self._ticked
+        self._ticked = self.elapsed
         self._images += images
+
+    def agree(self) -> None:
+        """Take the time of the first process, and the signals of all."""
+        now = time.monotonic() - self.started if distributed.is_first() else -math.inf
+        both = distributed.maximum(torch.tensor([now, self.request.number], dtype=torch.float64))
+        self.elapsed, number = float(both[0]), int(both[1])
+        self.signal = signal.Signals(number).name if number else None
 
     def read(self) -> dict[str, float]:
         """Images per second, and the fraction of time spent waiting for data, since the last reading."""
-        now = time.monotonic()
-        seconds = max(now - self._read, 1e-9)
+        seconds = max(self.elapsed - self._read, 1e-9)
         figures = {"images_per_s": self._images / seconds, "data_wait": self._waited / seconds}
-        self._read, self._waited, self._images = now, 0.0, 0
+        self._read, self._waited, self._images = self.elapsed, 0.0, 0
         return figures
 
     def save_is_due(self, step: int) -> bool:
         """Whether to save after ``step``."""
         if self.settings.steps is not None:
             return step % self.settings.steps == 0
-        return time.monotonic() - self._saved >= 60.0 * self.settings.minutes
+        return self.elapsed - self._saved >= 60.0 * self.settings.minutes
 
     def saved(self) -> None:
         """A checkpoint has been written."""
-        self._saved = time.monotonic()
+        self._saved = self.elapsed

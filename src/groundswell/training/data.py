@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from groundswell import progress
+from groundswell import distributed, progress
 from groundswell.archive.reader import Archive
 from groundswell.archive.sampling import BlockShuffle, window_for
 from groundswell.encoder.preprocessing import Preprocessing
@@ -98,8 +98,11 @@ class Feed:
             )
 
     def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Batch ``index`` of ``epoch``: normalised images float32 ``[B, C, H, W]`` and their rows, int64 ``[B]``."""
-        rows = self.shuffle.batch(epoch, index)
+        """Batch ``index`` of ``epoch``: normalised images float32 ``[B, C, H, W]`` and their rows, int64 ``[B]``.
+
+        Of several processes each has its own part, and B is the batch size over their number.
+        """
+        rows = distributed.own(self.shuffle.batch(epoch, index))
         if self.preloaded is None:
             images = self._read(rows).to(self.device)
         else:
@@ -147,4 +150,4 @@ def free_memory(device: torch.device) -> int:
         free = min(free, limit - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         pass  # no container, or one without a limit ("max")
-    return max(free, 0)
+    return max(free, 0) // distributed.processes_here()

@@ -4,22 +4,25 @@ A run is a function of its recipe, its archives and its starting weights. All ra
 is a function of (seed, epoch, index), so a checkpoint needs weights, optimiser and a few integers, and a resumed run
 on a CPU (same threads, same build) ends in the same bits as one that nothing disturbed. Checkpoints lie between
 optimiser steps: a signal that comes half-way through an accumulation waits for its end, a kill goes back.
+
+Of several processes each runs this loop over its part of every batch: `session.loss` averages the gradients, the clock
+and the figures are those of all, so every decision falls alike everywhere, and only the first process writes.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from groundswell import progress, rng
+from groundswell import distributed, progress, rng
 from groundswell.archive.reader import Archive
 from groundswell.config import Origins, to_yaml
-from groundswell.encoder.encoder import Encoder
 from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
@@ -27,14 +30,13 @@ from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.clock import Clock
 from groundswell.training.health import effective_rank, feature_spread
 from groundswell.training.optimisers import clip_gradients, set_rates
+from groundswell.training.parallel import exchanging
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import MetricsLog, Row, RunDirectory, annotated_yaml, plain
-from groundswell.training.session import Session, build_session, start_from
+from groundswell.training.session import Monitor, Session, build_session, start_from
 from groundswell.training.signals import StopRequest, listening
 
 log = logging.getLogger(__name__)
-
-Monitor = Callable[[Encoder], float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class RunReport:
     steps, images : int
         Optimiser steps, and images drawn (each may be seen as several views).
     seconds : float
-        Time spent, over all processes that worked on the run.
+        Time spent, over all lives of the run.
     metrics : dict
         The last row of metrics.jsonl.
     precision, device : str
@@ -110,80 +112,89 @@ def pretrain(
         When the run cannot lead anywhere; the last good checkpoint is named.
     StoppedBySignal
         After SIGTERM or SIGINT, with a checkpoint written.
+    LostProcess
+        When another process of the run has gone.
     """
     started = time.monotonic()
     run = RunDirectory(Path(output))
-    run.prepare(resume=resume, overwrite=overwrite)
     checkpoints = Checkpoints(run.checkpoints, recipe.checkpoint.keep)
-    with run.logging(), listening() as stop, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)  # for layers that draw from torch's own state; all else comes from keys
-        found = checkpoints.newest()
-        if found is None:
-            settings = recipe.model_dump(mode="json")
-            run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
-        session = build_session(archives, recipe, run, checkpoints, started)
-        if found is not None:
-            session.restore(*found)
-        elif init is not None:
-            start_from(session, init)
-        resumed_at = session.at.step if found else None
-        run.write_environment(
-            {"resumed_at": resumed_at, **session.surroundings(), "data": [d.to_json() for d in session.data]}
-        )
-        train(session, stop, monitor)
-        return RunReport(
-            path=run.path,
-            model=run.model,
-            steps=session.at.step,
-            images=session.at.step * recipe.images_per_step,
-            seconds=session.elapsed,
-            metrics=session.last_row,
-            precision=session.precision.name,
-            device=str(session.device),
-            resumed_at=resumed_at,
-        )
+    with distributed.process_group(), listening() as stop:
+        if distributed.is_first():
+            run.prepare(resume=resume, overwrite=overwrite)
+        distributed.barrier()
+        with run.logging(), torch.random.fork_rng(devices=[]):
+            # For layers that draw from torch's own state; all else comes from keys.
+            torch.manual_seed(recipe.seed + distributed.rank())
+            found = checkpoints.newest()
+            if found is None and distributed.is_first():
+                settings = recipe.model_dump(mode="json")
+                run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
+            session = build_session(archives, recipe, run, checkpoints, started)
+            if found is not None:
+                session.restore(*found)
+            elif init is not None:
+                start_from(session, init)
+            resumed_at = session.at.step if found else None
+            if distributed.is_first():
+                data = [d.to_json() for d in session.data]
+                run.write_environment({"resumed_at": resumed_at, **session.surroundings(), "data": data})
+            train(session, stop, monitor)
+            return RunReport(
+                path=run.path,
+                model=run.model,
+                steps=session.at.step,
+                images=session.at.step * recipe.images_per_step,
+                seconds=session.elapsed,
+                metrics=session.last_row,
+                precision=session.precision.name,
+                device=str(session.device),
+                resumed_at=resumed_at,
+            )
 
 
 def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
     """Drive a session to the end of its run, or to the signal that stops it."""
     recipe, horizon, at = session.recipe, session.horizon, session.at
     peak = recipe.optimiser.peak(recipe.images_per_step)
-    clock = Clock(recipe.checkpoint)
+    clock = Clock(recipe.checkpoint, session.started, stop)
     session.method.train()
-    total, unit = horizon.remaining(at.step, session.elapsed)
+    total, unit = horizon.remaining(at.step, clock.elapsed)
     # A run takes at least one step: setting up may have used all its minutes.
-    done = at.step > 0 and horizon.finished(at.step, session.elapsed, 0.0)
-    with MetricsLog(session.run, at.step) as metrics, progress.bar("pretrain", total=total, unit=unit) as bar:
+    done = at.step > 0 and horizon.finished(at.step, clock.elapsed, 0.0)
+    with metrics_log(session) as metrics, progress.bar("pretrain", total=total, unit=unit) as bar:
         while not done:
-            if stop.name is not None:
+            clock.agree()
+            if clock.signal is not None:
                 save(session, metrics, clock)
                 raise StoppedBySignal(
-                    f"stopped by {stop.name}, with a checkpoint",
+                    f"stopped by {clock.signal}, with a checkpoint",
                     where=f"{session.run.path}, step {at.step}",
                     fix="run the same command with --resume to go on",
                 )
-            before = session.method.progress = session.progress
+            before = session.method.progress = horizon.progress(at.step, clock.elapsed)
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
             clock.tick(recipe.images_per_step)
-            left = horizon.remaining(at.step, session.elapsed)[0]
+            left = horizon.remaining(at.step, clock.elapsed)[0]
             bar.advance(total - left)
             total = left
-            done = horizon.finished(at.step, session.elapsed, clock.step_seconds)
+            after = horizon.progress(at.step, clock.elapsed)
+            done = horizon.finished(at.step, clock.elapsed, clock.step_seconds)
 
             best = False
-            scoring = monitor is not None and (done or passes(recipe.monitor_every, before, session.progress))
+            scoring = monitor is not None and (done or passes(recipe.monitor_every, before, after))
             if done or scoring or at.step % recipe.log_steps == 0:
                 figures = look(observed)
                 row: Row = {"step": at.step, "epoch": at.epoch, "images": at.step * recipe.images_per_step}
                 row |= {"progress": before, "learning_rate": rate, "loss": loss, "gradient_norm": norm, **figures}
                 row |= {"skipped_steps": session.health.total_skipped}
                 if scoring and monitor is not None:
-                    row["monitor"] = monitor(session.encoder())
-                    best = session.checkpoints.claim_best(at.step, row["monitor"])
+                    row["monitor"], best = session.score(monitor)
                 session.last_row = {name: plain(value) for name, value in row.items()}
-                timing = {"elapsed_s": session.elapsed, **clock.read()}
-                metrics.write(session.last_row | {"timing": {name: round(value, 4) for name, value in timing.items()}})
+                timing = {"elapsed_s": clock.elapsed, **clock.read()}
+                if metrics is not None:
+                    rounded = {name: round(value, 4) for name, value in timing.items()}
+                    metrics.write(session.last_row | {"timing": rounded})
                 bar.note(
                     f"loss {loss:.3f}, {timing['images_per_s']:.0f} img/s, data wait {timing['data_wait']:.0%}, "
                     f"rank {figures['effective_rank']:.1f}"
@@ -208,20 +219,21 @@ def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Obs
     set_rates(session.optimiser, rate, recipe.optimiser.decay(method.progress))
     session.optimiser.zero_grad(set_to_none=True)
     losses = []
-    for _ in range(recipe.accumulate):
+    for number in range(recipe.accumulate):
         with clock.waiting():
             images, rows = session.feed.batch(at.epoch, at.index)
             keys = rng.keys(recipe.seed, rows, "views", at.epoch)
-        with session.precision.autocast(session.device):
-            loss, observed = method.loss(images, keys)
-        torch.autograd.backward(loss / recipe.accumulate)
+        with exchanging(session.loss, last=number == recipe.accumulate - 1):
+            with session.precision.autocast(session.device):
+                loss, observed = session.loss(images, keys)
+            torch.autograd.backward(loss / recipe.accumulate)
         losses.append(loss.detach())
         at.index += 1
         if at.index == session.feed.batches_per_epoch:
             at.epoch, at.index = at.epoch + 1, 0
     at.step += 1
     norm = clip_gradients(method, recipe.clip_norm, recipe.clip_scope)
-    value, size = float(torch.stack(losses).mean()), float(norm)
+    value, size = float(distributed.mean(torch.stack(losses).mean())), float(norm)
     if session.health.judge_step(value, size, at.step, session.last_checkpoint):
         method.before_update()
         session.optimiser.step()
@@ -235,11 +247,12 @@ def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Obs
 
 
 def look(observed: Observed) -> dict[str, float]:
-    """The figures of a batch that tell whether the representation is alive."""
+    """The figures of a batch, of all processes, that tell whether the representation is alive."""
+    features = distributed.gather(observed.features)
     return {
-        **{name: float(value) for name, value in observed.scalars.items()},
-        "feature_spread": feature_spread(observed.features),
-        "effective_rank": effective_rank(observed.features),
+        **{name: float(distributed.mean(value)) for name, value in observed.scalars.items()},
+        "feature_spread": feature_spread(features),
+        "effective_rank": effective_rank(features),
     }
 
 
@@ -248,8 +261,14 @@ def passes(interval: float, before: float, after: float) -> bool:
     return int(after / interval) > int(before / interval)
 
 
-def save(session: Session, metrics: MetricsLog, clock: Clock) -> None:
+def metrics_log(session: Session) -> AbstractContextManager[MetricsLog | None]:
+    """The log of the metrics, which the first process keeps."""
+    return MetricsLog(session.run, session.at.step) if distributed.is_first() else nullcontext()
+
+
+def save(session: Session, metrics: MetricsLog | None, clock: Clock) -> None:
     """Make the metrics durable, then write a checkpoint and the model directory."""
-    metrics.sync()
+    if metrics is not None:
+        metrics.sync()
     session.save()
     clock.saved()

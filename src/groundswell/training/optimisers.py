@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer
 
 from groundswell.config import Settings
@@ -183,6 +184,8 @@ def clip_gradients(module: nn.Module, limit: float | None, scope: ClipScope) -> 
     """
     gradients = {name: p for name, p in module.named_parameters() if p.grad is not None}
     norm = torch.nn.utils.get_total_norm([p.grad for p in gradients.values() if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if limit is None:
         return norm
     if scope == "whole":

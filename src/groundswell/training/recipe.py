@@ -21,6 +21,7 @@ from groundswell.methods.schedules import step_progress
 from groundswell.methods.simclr import SimCLRSettings
 from groundswell.training.health import HealthSettings
 from groundswell.training.optimisers import ClipScope, OptimiserSettings
+from groundswell.training.parallel import ParallelName
 from groundswell.training.precision import PrecisionName
 from groundswell.views.named import POLICIES
 from groundswell.views.policies import ViewSettings
@@ -90,7 +91,7 @@ class Recipe(Settings):
     local_view_size: int = Field(default=96, ge=8)
     local_view_count: int = Field(default=8, ge=1)
     batch_size: int = Field(default=256, ge=2)
-    """Images in one forward pass; the negatives of a contrastive loss come from these."""
+    """Images in one forward pass, of all processes together; the negatives of a contrastive loss come from these."""
     accumulate: int = Field(default=1, ge=1)
     """Forward passes to one optimiser step; adds images to the gradient, not negatives to the loss."""
     optimiser: OptimiserSettings
@@ -102,6 +103,8 @@ class Recipe(Settings):
     length: LengthSettings
     precision: PrecisionName = "auto"
     device: str = "auto"
+    parallel: ParallelName = "ddp"
+    """Several processes: each has all weights (``ddp``) or keeps a share of them (``fsdp``)."""
     seed: int = 0
     log_steps: int = Field(default=10, ge=1)
     """Steps between two rows of metrics.jsonl, each with a look at the health of the run."""
@@ -153,7 +156,7 @@ class Recipe(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights and the metrics; when to save and when to give up are not among them."""
-        return self.model_dump(mode="json", exclude={"checkpoint", "health", "description"})
+        return self.model_dump(mode="json", exclude={"checkpoint", "health", "description", "parallel"})
 
     @property
     def hash(self) -> str:

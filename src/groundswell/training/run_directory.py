@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import yaml
 
-from groundswell import files
+from groundswell import distributed, files
 from groundswell.config import Origins
 from groundswell.errors import GroundswellError, UsageError
 from groundswell.training.precision import cpu_instructions
@@ -102,9 +102,14 @@ class RunDirectory:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Send log lines of the package to ``run.log``; an error that ends the block goes there with its traceback."""
+        """Send log lines of the package to ``run.log``; an error that ends the block goes there with its traceback.
+
+        Of several processes only the first does; the others are silent.
+        """
         package = logging.getLogger("groundswell")
-        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler: logging.Handler = logging.NullHandler()
+        if distributed.is_first():
+            handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         before = package.level
         package.addHandler(handler)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.optimizer import Optimizer
 
+from groundswell import distributed
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
 from groundswell.config import flatten, validate
@@ -33,6 +37,7 @@ from groundswell.training.checkpoint import Checkpoints, State
 from groundswell.training.data import Feed
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
+from groundswell.training.parallel import restore, spread, whole
 from groundswell.training.precision import Precision, choose
 from groundswell.training.recipe import Horizon, Recipe, horizon
 from groundswell.training.run_directory import Row, RunDirectory, environment
@@ -40,6 +45,8 @@ from groundswell.views.crops import MultiCrop
 from groundswell.views.policies import ViewPolicy
 
 log = logging.getLogger(__name__)
+
+Monitor = Callable[[Encoder], float]
 
 
 @dataclass
@@ -61,7 +68,10 @@ class Position:
 
 @dataclass
 class Session:
-    """A run in memory: the loop drives it, `save` and `restore` carry it across processes."""
+    """A run in memory: the loop drives it, `save` and `restore` carry it from one life of the run to the next.
+
+    Several processes hold one such each, and call all that is here together; only the first writes.
+    """
 
     recipe: Recipe
     run: RunDirectory
@@ -69,6 +79,10 @@ class Session:
     preprocessing: Preprocessing
     feed: Feed
     method: Method
+    loss: nn.Module
+    """The loss of the method as a module, spread over the processes."""
+    spare: Method | None
+    """A copy of the method for the encoder, where no process has all weights of the method itself."""
     optimiser: Optimizer
     horizon: Horizon
     health: Health
@@ -76,14 +90,14 @@ class Session:
     precision: Precision
     device: torch.device
     started: float
-    """`time.monotonic` when this process took up the run, less what earlier ones spent on it."""
+    """`time.monotonic` when this process took up the run, less what earlier lives of the run spent on it."""
     at: Position = field(default_factory=Position)
     last_row: Row = field(default_factory=dict)
     last_checkpoint: str = "none yet"
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent on the run, over all processes that worked on it."""
+        """Seconds spent on the run, over all its lives."""
         return time.monotonic() - self.started
 
     @property
@@ -93,9 +107,21 @@ class Session:
 
     def encoder(self) -> Encoder:
         """The network that becomes the encoder, as it is now, copied, with its preprocessing."""
-        backbone = self.method.encoder_backbone()
+        method = self.method
+        if self.spare is not None:
+            method = self.spare
+            method.load_state_dict(whole(self.method.state_dict()))
+        backbone = method.encoder_backbone()
         backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return Encoder(backbone, self.preprocessing, self.recipe.name, self.recipe.backbone)
+
+    def score(self, monitor: Monitor) -> tuple[float, bool]:
+        """What the monitor says of the encoder as it is now, and whether it is the best so far."""
+        encoder, best, score = self.encoder(), False, math.nan
+        if distributed.is_first():
+            score = monitor(encoder)
+            best = self.checkpoints.claim_best(self.at.step, score)
+        return distributed.first(score), bool(distributed.first(best))
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run."""
@@ -111,6 +137,8 @@ class Session:
             "cpu_capability": here["cpu_capability"],
             "device": self.device.type,
             "precision": self.precision.name,
+            "processes": distributed.world_size(),
+            "parallel": self.recipe.parallel if distributed.world_size() > 1 else None,
         }
 
     def save(self) -> None:
@@ -126,18 +154,25 @@ class Session:
                 "skipped": self.health.skipped,
                 "total_skipped": self.health.total_skipped,
             },
-            "method": self.method.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "torch_rng": torch.get_rng_state(),
+            "method": whole(self.method.state_dict()),
+            "optimiser": whole(self.optimiser.state_dict()),
+            "torch_rng": distributed.gather(torch.get_rng_state()[None]),
         }
-        path = self.checkpoints.save(self.at.step, state)
-        self.last_checkpoint = path.name
+        if distributed.is_first():
+            path = self.checkpoints.save(self.at.step, state)
+            log.info("saved %s at step %d, %.1f %% of the run", path.name, self.at.step, 100 * self.progress)
+        self.last_checkpoint = self.checkpoints.path(self.at.step).name
         self.save_model()
-        log.info("saved %s at step %d, %.1f %% of the run", path.name, self.at.step, 100 * self.progress)
 
     def save_model(self) -> None:
         """Write the model directory of the weights as they are."""
         encoder = self.encoder()
+        if distributed.is_first():
+            self._write_model(encoder)
+        # Whoever ends before it is written would have its launcher end the others.
+        distributed.barrier()
+
+    def _write_model(self, encoder: Encoder) -> None:
         encoder.backbone.cpu()
         figures = {k: v for k, v in self.last_row.items() if k != "timing"} or None
         save_model(
@@ -160,9 +195,10 @@ class Session:
                     "resuming with %s = %s where the checkpoint had %s: the result is as good, but not the same bits",
                     *(name, value, before),
                 )
-        self.method.load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["torch_rng"])
+        restore(self.method, self.optimiser, state["method"], state["optimiser"])
+        states = state["torch_rng"].view(-1, len(torch.get_rng_state()))  # one of each process
+        if distributed.rank() < len(states):
+            torch.set_rng_state(states[distributed.rank()])
         self.at = Position(**state["at"])
         self.health.ill = state["health"]["ill"]
         self.health.skipped = state["health"]["skipped"]
@@ -187,6 +223,7 @@ def build_session(
     if not archives:
         raise UsageError("no archive to train on", fix="name one or more archives")
     device = choose_device(recipe.device)
+    check_processes(recipe, device)
     precision = choose(recipe.precision, device)
     log.info("device %s, precision %s: %s", device, precision.name, precision.reason)
     if device.type == "cuda":
@@ -199,6 +236,9 @@ def build_session(
     quantities = [channel.quantity for channel in preprocessing.channels]
     method = build_method(recipe, backbone, quantities)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sharded = recipe.parallel == "fsdp" and distributed.world_size() > 1
+    spare = copy.deepcopy(method).cpu() if sharded else None
+    loss = spread(method, recipe.parallel)
     return Session(
         recipe=recipe,
         run=run,
@@ -206,6 +246,8 @@ def build_session(
         preprocessing=preprocessing,
         feed=feed,
         method=method,
+        loss=loss,
+        spare=spare,
         optimiser=build_optimiser(recipe.optimiser, method),
         horizon=horizon(recipe, feed.batches_per_epoch),
         health=Health(recipe.health, method.watched),
@@ -214,6 +256,21 @@ def build_session(
         device=device,
         started=started,
     )
+
+
+def check_processes(recipe: Recipe, device: torch.device) -> None:
+    """Raise `UsageError` where the batch cannot be cut into equal parts, or all processes would share one GPU."""
+    count = distributed.world_size()
+    if recipe.batch_size % count or recipe.batch_size < 2 * count:
+        raise UsageError(
+            f"a batch of {recipe.batch_size} cannot be cut into {count} equal parts of at least two",
+            where="batch_size, the images of all processes together",
+            fix=f"set batch_size={max(round(recipe.batch_size / count), 2) * count}, or start another number of them",
+        )
+    if count > 1 and device.index is not None and device.type == "cuda":
+        raise UsageError(
+            f"{count} processes on one GPU", where=f"device={recipe.device}", fix="set device=cuda: each takes its own"
+        )
 
 
 def build_views(recipe: Recipe, quantities: Sequence[Quantity]) -> ViewPolicy | MultiCrop:
