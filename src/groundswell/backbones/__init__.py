@@ -60,8 +60,8 @@ class BackboneSettings(Settings):
         ResNet: channels of the first stage (64 is the paper's).
     stem : "imagenet" or "small"
         ResNet: 7x7 convolution of stride 2 and max pooling, or 3x3 of stride 1 without pooling, for small chips.
-    pooling : "mean", "stages" or "stages-std"
-        ResNet: the embedding is the mean of the last stage, or means and maxima (and deviations) of the last three.
+    pooling : "mean" or "stages"
+        ResNet: the embedding is the mean of the last stage, or means and maxima of the last three.
     registers : int
         ViT: extra tokens.
     image_size : int

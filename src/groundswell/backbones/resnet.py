@@ -16,8 +16,7 @@ from groundswell.backbones.base import Backbone, Features
 from groundswell.backbones.batch_norm import BatchNorm2d
 
 Stem = Literal["imagenet", "small"]
-Pooling = Literal["mean", "stages", "stages-std"]
-VARIANCE_FLOOR = 1e-4  # the gradient of a root is infinite at 0, and a channel may be zero everywhere
+Pooling = Literal["mean", "stages"]
 
 
 class BasicBlock(nn.Module):
@@ -83,11 +82,10 @@ class ResNet(Backbone):
     stem : "imagenet" or "small"
         "imagenet": 7x7 convolution of stride 2, then 3x3 max pooling of stride 2: features at 1/32 of the image.
         "small" (ours, for chips of 32 to 128 px): 3x3 convolution of stride 1, no pooling: features at 1/8.
-    pooling : "mean", "stages" or "stages-std"
+    pooling : "mean" or "stages"
         "mean": ``pooled`` is the mean of the last stage over the image, as in the paper.
         "stages" (ours): the means of stages 2, 3 and 4, then their maxima. The mean of the last stage alone loses
         single bright targets, and the texture that earlier stages hold (docs/recipes.md has what that costs).
-        "stages-std" (ours): the same, then their standard deviations.
     """
 
     def __init__(
@@ -100,8 +98,7 @@ class ResNet(Backbone):
         pooling: Pooling = "mean",
     ) -> None:
         last = 8 * width * block.expansion
-        pools = {"mean": 1, "stages": 2, "stages-std": 3}[pooling]
-        super().__init__(last if pooling == "mean" else pools * (last // 4 + last // 2 + last), in_channels)
+        super().__init__(last if pooling == "mean" else 2 * (last // 4 + last // 2 + last), in_channels)
         self.stem = stem
         self.pooling = pooling
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
@@ -141,7 +138,4 @@ class ResNet(Backbone):
         if self.pooling == "mean":
             return Features(fourth.mean((2, 3)), fourth)
         stages = (second, third, fourth)
-        pooled = [s.mean((2, 3)) for s in stages] + [s.amax((2, 3)) for s in stages]
-        if self.pooling == "stages-std":
-            pooled += [(s.float().var((2, 3), unbiased=False) + VARIANCE_FLOOR).sqrt().to(s.dtype) for s in stages]
-        return Features(torch.cat(pooled, dim=1), fourth)
+        return Features(torch.cat([s.mean((2, 3)) for s in stages] + [s.amax((2, 3)) for s in stages], dim=1), fourth)
