@@ -9,6 +9,7 @@ taken off again by `VisionTransformer.plain`.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,11 +30,23 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        y = F.scaled_dot_product_attention(*self.split(x))
+        projected: Tensor = self.proj(y.transpose(1, 2).flatten(2))
+        return projected
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens ``[N, T, D]``: float ``[N, heads, T, D / heads]`` each."""
         n, t, d = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v)
-        projected: Tensor = self.proj(y.transpose(1, 2).reshape(n, t, d))
-        return projected
+        return q, k, v
+
+    def weights(self, x: Tensor, first: int | None = None) -> Tensor:
+        """What the fused kernel never shows: float ``[N, heads, first or T, T]``, each row summing to one.
+
+        How much of each token (last axis) the ``first`` tokens (default all) take.
+        """
+        q, k, _ = self.split(x)
+        return torch.softmax(q[:, :, :first] @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), dim=-1)
 
 
 class MLP(nn.Module):
@@ -302,3 +315,37 @@ class VisionTransformer(Backbone):
         x = self.transform(self.embed(images, mask), draws)
         h, w = images.shape[2] // self.patch, images.shape[3] // self.patch
         return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.dim, h, w))
+
+    def attention(self, images: Tensor, block: int = -1) -> tuple[Features, Tensor]:
+        """Features of normalised images, and how the class token of one block looks at the patches.
+
+        Parameters
+        ----------
+        images : float [N, C, H, W]
+        block : int
+            From 0; negative ones count from the last.
+
+        Returns
+        -------
+        features : Features
+        weights : float [N, heads, h, w]
+            The part of each patch in what the class token takes; the rest is its own and the registers'.
+
+        Raises
+        ------
+        ModelError
+            As `embed`, or when there is no such block.
+        """
+        depth = len(self.blocks)
+        if not -depth <= block < depth:
+            raise ModelError(f"there is no block {block}", why=f"the network has blocks 0 to {depth - 1}")
+        x = self.embed(images)
+        h, w = images.shape[2] // self.patch, images.shape[3] // self.patch
+        weights = x.new_empty(0)
+        for number, module in enumerate(self.blocks):
+            if number == block % depth:
+                assert isinstance(module, Block)
+                weights = module.attn.weights(module.norm1(x), first=1)[:, :, 0, self.prefix :].unflatten(2, (h, w))
+            x = module(x)
+        x = self.norm(x)
+        return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).unflatten(2, (h, w))), weights
