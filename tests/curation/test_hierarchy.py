@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundswell.curation.hierarchy import Hierarchy, hierarchy, quotas, ranks, shared_out
@@ -13,6 +13,7 @@ from groundswell.errors import UsageError
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.floats(0, 1), st.integers(0, 99))
+@settings(deadline=None)
 def test_shares_are_as_even_as_the_sizes_allow(sizes: list[int], fraction: float, seed: int) -> None:
     total = sum(sizes)
     budget = round(fraction * total)

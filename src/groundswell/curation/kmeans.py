@@ -33,8 +33,9 @@ _SCORES = 1 << 22
 _BLOCK_ROWS = 4096
 _SLACK = 8.0 * 2.0**-24
 """Rounding of a float32 product of vectors of width D, over sqrt(D) and their lengths: eight standard deviations."""
-_SEED_ROWS = (64, 1 << 16)
-"""Rows a centroid among which k-means++ draws, and how many at least: what is rare must be among them."""
+_SEED_ROWS = 1 << 16
+"""Among so many rows k-means++ draws, or 64 a centroid: what is rare must be among them."""
+_MOST_DRAWN = 1000
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def kmeans(
     count: int,
     seed: int,
     *,
-    init: Init | Tensor = "k-means++",
+    init: Init | Tensor | None = None,
     iterations: int = 50,
     tolerance: float = 1e-4,
     device: torch.device | str = "cpu",
@@ -145,7 +146,8 @@ def kmeans(
     seed : int
     init : "k-means++", "random", or float32 [K, D]
         Where the centroids start: drawn with the squared distance to those already drawn (Arthur and Vassilvitskii
-        2007), among 64 K or 65,536 of the points where there are more; at points drawn evenly; or here.
+        2007), among 65,536 of the points where there are more; at points drawn evenly; or here. Where nothing is said
+        the first for up to 1,000 clusters: beyond, its K passes one after the other cost more than all that follow.
     iterations : int
         At most this many moves of the centroids.
     tolerance : float
@@ -169,6 +171,8 @@ def kmeans(
         raise UsageError(
             f"{len(points)} vectors cannot be divided into {count} clusters", fix="ask for fewer clusters, at least one"
         )
+    if init is None:
+        init = "k-means++" if count <= _MOST_DRAWN else "random"
     centroids = init.float() if isinstance(init, Tensor) else _start(points, count, seed, init)
     with progress.bar("k-means", total=iterations + 1, unit="passes") as bar:
         sums = _Sums.zero(centroids)
@@ -289,7 +293,7 @@ def _start(points: Points, count: int, seed: int, init: Init) -> Tensor:
     order = rng.permutation(seed, len(points), "k-means", "start").numpy()
     if init == "random":
         return points.take(np.sort(order[:count]))
-    x = points.take(np.sort(order[: max(_SEED_ROWS[0] * count, _SEED_ROWS[1])]))
+    x = points.take(np.sort(order[: max(_SEED_ROWS, 64 * count)]))
     random = rng.generator(rng.keys(seed, [0], "k-means++"))
     chosen = int(torch.randint(len(x), (), generator=random))
     squares = x.square().sum(1)

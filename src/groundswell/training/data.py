@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class Feed:
     free : int, optional
         Bytes of memory to reckon with; measured where not given.
 
+    Attributes
+    ----------
+    kept : int64 [n] or None
+        The rows that batches are drawn from, rising; None draws from all.
+
     Raises
     ------
     UsageError
@@ -81,7 +87,11 @@ class Feed:
         sizes = [size for a in archives for size in a.shard_sizes]
         # The order must not depend on the machine either: a fixed budget, and not the memory that happens to be free.
         window = window_for(sizes, max(a.schema.row_bytes for a in archives), _WINDOW_BYTES)
-        self.shuffle = BlockShuffle(sizes, batch_size, seed, window, drop_last=True)
+        self.batch_size = batch_size
+        self.kept: NDArray[np.int64] | None = None
+        self._shuffle_of = partial(BlockShuffle, batch_size=batch_size, seed=seed, window=window, drop_last=True)
+        self._shards = np.cumsum([0, *sizes])
+        self.shuffle = self._shuffle_of(sizes)
         self.batches_per_epoch = self.shuffle.batches_per_epoch
 
         height, width = shapes.pop()
@@ -102,12 +112,28 @@ class Feed:
 
         Of several processes each has its own part, and B is the batch size over their number.
         """
-        rows = distributed.own(self.shuffle.batch(epoch, index))
+        rows = distributed.own(self._rows_at(self.shuffle.batch(epoch, index)))
+        return self.images(rows), torch.from_numpy(rows)
+
+    def images(self, rows: NDArray[np.int64]) -> Tensor:
+        """Normalised images float32 ``[n, C, H, W]`` of these rows, on the device."""
         if self.preloaded is None:
-            images = self._read(rows).to(self.device)
-        else:
-            images = self.preloaded[torch.from_numpy(rows).to(self.device)]
-        return images.float(), torch.from_numpy(rows)
+            return self._read(rows).to(self.device).float()
+        return self.preloaded[torch.from_numpy(rows).to(self.device)].float()
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Draw from these rows alone, int64 ``[n]``, rising: an epoch is now once through them, shuffled as before."""
+        self.kept = rows
+        # The shuffle counts what is left of each shard; its positions are places in `kept`.
+        self.shuffle = self._shuffle_of(np.diff(np.searchsorted(rows, self._shards)).tolist())
+        self.batches_per_epoch = self.shuffle.batches_per_epoch
+
+    def drawn(self, epoch: int, batches: int) -> NDArray[np.int64]:
+        """The rows of the first ``batches`` batches of an epoch, int64 ``[batches * B]``."""
+        return self._rows_at(self.shuffle.order(epoch)[: batches * self.batch_size])
+
+    def _rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return places if self.kept is None else self.kept[places]
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         """float16 ``[n, C, H, W]``, normalised, in the order of ``rows``."""

@@ -172,6 +172,8 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                     fix="run the same command with --resume to go on",
                 )
             before = session.method.progress = horizon.progress(at.step, clock.elapsed)
+            if session.pruner.due(before):
+                session.prune(before)
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
             clock.tick(recipe.images_per_step)
@@ -187,7 +189,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                 figures = look(observed)
                 row: Row = {"step": at.step, "epoch": at.epoch, "images": at.step * recipe.images_per_step}
                 row |= {"progress": before, "learning_rate": rate, "loss": loss, "gradient_norm": norm, **figures}
-                row |= {"skipped_steps": session.health.total_skipped}
+                row |= {"skipped_steps": session.health.total_skipped, **session.pruner.figures}
                 if scoring and monitor is not None:
                     row["monitor"], best = session.score(monitor)
                 session.last_row = {name: plain(value) for name, value in row.items()}

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from groundswell import files
 from groundswell.backbones import BackboneSettings
 from groundswell.config import Origins, Settings, flatten, parse_override, resolve
+from groundswell.curation.pruning import RuleSettings
 from groundswell.encoder.preprocessing import PreprocessingSettings
 from groundswell.errors import ConfigError
 from groundswell.methods.dino import DINOSettings
@@ -70,6 +71,15 @@ class CheckpointSettings(Settings):
     keep: int = Field(default=2, ge=1)
 
 
+class PruningSettings(RuleSettings):
+    """Training on a part of the archive, drawn anew at its moments by a rule of `groundswell.curation.pruning`."""
+
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Progress until the first draw (T_w of OceanSAR-1; ours); all images until then."""
+    every: float = Field(default=0.1, gt=0, le=1)
+    """Progress between two draws (T_s of OceanSAR-1; ours)."""
+
+
 class Recipe(Settings):
     """Every setting of a pretraining run."""
 
@@ -90,6 +100,7 @@ class Recipe(Settings):
     """DINO and DINOv2: of the local views; None goes without."""
     local_view_size: int = Field(default=96, ge=8)
     local_view_count: int = Field(default=8, ge=1)
+    pruning: PruningSettings = PruningSettings()
     batch_size: int = Field(default=256, ge=2)
     """Images in one forward pass, of all processes together; the negatives of a contrastive loss come from these."""
     accumulate: int = Field(default=1, ge=1)

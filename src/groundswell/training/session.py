@@ -39,6 +39,7 @@ from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
 from groundswell.training.parallel import restore, spread, whole
 from groundswell.training.precision import Precision, choose
+from groundswell.training.pruning import Pruner
 from groundswell.training.recipe import Horizon, Recipe, horizon
 from groundswell.training.run_directory import Row, RunDirectory, environment
 from groundswell.views.crops import MultiCrop
@@ -78,6 +79,7 @@ class Session:
     data: tuple[DataUsed, ...]
     preprocessing: Preprocessing
     feed: Feed
+    pruner: Pruner
     method: Method
     loss: nn.Module
     """The loss of the method as a module, spread over the processes."""
@@ -123,6 +125,13 @@ class Session:
             best = self.checkpoints.claim_best(self.at.step, score)
         return distributed.first(score), bool(distributed.first(best))
 
+    def prune(self, progress: float) -> None:
+        """Draw the images to train on anew, and begin an epoch of them."""
+        encoder = self.encoder().on(self.device, precision=self.precision.name, channels_last=True)
+        self.pruner.draw(encoder, progress, self.at.epoch, self.at.index)
+        if self.at.index > 0:
+            self.at.epoch, self.at.index = self.at.epoch + 1, 0
+
     def identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run."""
         return {"recipe": self.recipe.identity(), "archives": [d.hash for d in self.data]}
@@ -154,6 +163,7 @@ class Session:
                 "skipped": self.health.skipped,
                 "total_skipped": self.health.total_skipped,
             },
+            "pruning": self.pruner.state(),
             "method": whole(self.method.state_dict()),
             "optimiser": whole(self.optimiser.state_dict()),
             "torch_rng": distributed.gather(torch.get_rng_state()[None]),
@@ -198,8 +208,10 @@ class Session:
         restore(self.method, self.optimiser, state["method"], state["optimiser"])
         states = state["torch_rng"].view(-1, len(torch.get_rng_state()))  # one of each process
         if distributed.rank() < len(states):
-            torch.set_rng_state(states[distributed.rank()])
+            torch.set_rng_state(states[distributed.rank()].clone())  # of a view, torch 2.13 crashes
         self.at = Position(**state["at"])
+        if "pruning" in state:  # a checkpoint from before there was pruning has none
+            self.pruner.restore(state["pruning"])
         self.health.ill = state["health"]["ill"]
         self.health.skipped = state["health"]["skipped"]
         self.health.total_skipped = state["health"]["total_skipped"]
@@ -245,6 +257,7 @@ def build_session(
         data=tuple(describe(a) for a in chosen),
         preprocessing=preprocessing,
         feed=feed,
+        pruner=Pruner(recipe.pruning, feed, recipe.seed, run.path / "pruning"),
         method=method,
         loss=loss,
         spare=spare,

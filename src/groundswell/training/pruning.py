@@ -1,0 +1,191 @@
+"""Training on part of the archive: at its moments the encoder looks at every image, a rule chooses, the feed follows.
+
+Between two moments nothing changes, so a checkpoint holds the chosen rows and how many sets were drawn; the vectors, on
+disk while a set is chosen, are not kept. A draw costs one forward pass over the archive, and the clustering.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from groundswell import distributed, files, progress, rng
+from groundswell.curation.pruning import Choice, RuleSettings, budget_of, choose
+from groundswell.encoder.encoder import Encoder
+from groundswell.errors import ModelError, UsageError
+from groundswell.training.data import Feed
+from groundswell.training.recipe import PruningSettings
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256  # images a process embeds at a time
+
+
+class Pruner:
+    """Keeps the feed on the images that a rule has chosen.
+
+    Parameters
+    ----------
+    settings : PruningSettings
+    feed : Feed
+    seed : int
+    scratch : Path
+        A folder for the vectors while a set is chosen.
+
+    Attributes
+    ----------
+    drawn : int
+        Moments that are past.
+    figures : dict
+        Of the last draw, for the log: ``kept`` (images), ``kept_set`` (digest of their rows), ``kept_overlap`` (share
+        of them that the set before held, too), ``cluster_entropy`` and ``kept_entropy`` (of the rule's own clusters),
+        ``seen`` (share of the archive that had been trained on when the set was drawn).
+
+    Raises
+    ------
+    UsageError
+        When less than a batch would be kept.
+    """
+
+    def __init__(self, settings: PruningSettings, feed: Feed, seed: int, scratch: Path) -> None:
+        self.settings, self.feed, self.seed, self.scratch = settings, feed, seed, scratch
+        self.drawn = 0
+        self.figures: dict[str, Any] = {}
+        self._since = 0  # the epoch in which the present set came
+        self._seen = np.zeros(feed.rows, dtype=np.bool_)
+        kept = budget_of(feed.rows, settings)
+        if kept < feed.batch_size:
+            raise UsageError(
+                f"pruning would keep {kept} images, less than a batch of {feed.batch_size}",
+                where=f"pruning.keep={settings.keep} of {feed.rows} images",
+                fix=f"set pruning.keep={min(1.0, 4 * feed.batch_size / feed.rows):.2g} or more, or lower batch_size",
+            )
+
+    def due(self, progress: float) -> bool:
+        """Whether the next moment has come."""
+        return self._moments(progress) > self.drawn
+
+    def _moments(self, progress: float) -> int:
+        """Moments up to and including a progress in [0, 1]."""
+        if self.settings.rule == "none" or progress < self.settings.warmup - 1e-9:
+            return 0
+        return 1 + int((progress - self.settings.warmup) / self.settings.every + 1e-9)
+
+    def draw(self, encoder: Encoder, progress: float, epoch: int, index: int) -> None:
+        """Choose anew from the whole archive; ``epoch`` and ``index`` say what the feed would have given next.
+
+        Of several processes each embeds its part; the first one chooses for all.
+        """
+        start = time.monotonic()
+        self.drawn = self._moments(progress)
+        self._note_seen(epoch, index)
+        path = self.scratch / "vectors.npy"
+        embed(self.feed, encoder, path)
+        embedded = time.monotonic()
+        chosen = np.zeros(self.feed.rows, dtype=np.uint8)
+        entropies = [0.0, 0.0]
+        if distributed.is_first():
+            choice = self._choose(path, encoder.device)
+            chosen[choice.rows] = 1
+            entropies = [choice.entropy, choice.kept_entropy]
+            path.unlink()
+        rows = np.flatnonzero(distributed.total(torch.from_numpy(chosen)).numpy()).astype(np.int64)
+        before = self.feed.kept
+        overlap = 1.0 if before is None else float(np.isin(rows, before, assume_unique=True).mean())
+        self.feed.keep(rows)
+        self._since = epoch + (index > 0)
+        self.figures = {
+            "kept": len(rows),
+            "kept_set": digest(rows)[:12],
+            "kept_overlap": overlap,
+            "cluster_entropy": distributed.first(entropies[0]),
+            "kept_entropy": distributed.first(entropies[1]),
+            "seen": float(self._seen.mean()),
+        }
+        log.info(
+            "%s keeps %d of %d images (%s), %.1f %% of them as before; entropy of clusters %.3f of all, %.3f of the "
+            "kept; %.1f %% of the images seen so far; %.1f s to embed, %.1f s to choose",
+            *(self.settings.rule, len(rows), self.feed.rows, self.figures["kept_set"], 100 * overlap),
+            *(self.figures["cluster_entropy"], self.figures["kept_entropy"], 100 * self.figures["seen"]),
+            *(embedded - start, time.monotonic() - embedded),
+        )
+
+    def _choose(self, path: Path, device: torch.device) -> Choice:
+        rule = RuleSettings(**self.settings.model_dump(include=set(RuleSettings.model_fields)))
+        seed = int(rng.keys(self.seed, [self.drawn], "pruning")[0])
+        return choose(np.load(path, mmap_mode="r"), rule, seed, device)
+
+    def _note_seen(self, epoch: int, index: int) -> None:
+        for past in range(self._since, epoch):
+            self._seen[self.feed.drawn(past, self.feed.batches_per_epoch)] = True
+        self._seen[self.feed.drawn(epoch, index)] = True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold; row sets are packed, eight rows to a byte."""
+        kept = np.zeros(self.feed.rows, dtype=np.bool_)
+        kept[slice(None) if self.feed.kept is None else self.feed.kept] = True
+        return {
+            "drawn": self.drawn,
+            "since": self._since,
+            "kept": None if self.feed.kept is None else torch.from_numpy(np.packbits(kept)),
+            "hash": None if self.feed.kept is None else digest(self.feed.kept),
+            "seen": torch.from_numpy(np.packbits(self._seen)),
+            "figures": self.figures,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave.
+
+        Raises
+        ------
+        ModelError
+            When the kept rows do not have the hash that was recorded.
+        """
+        self.drawn, self._since, self.figures = state["drawn"], state["since"], state["figures"]
+        self._seen = np.unpackbits(state["seen"].numpy(), count=self.feed.rows).astype(np.bool_)
+        if state["kept"] is not None:
+            rows = np.flatnonzero(np.unpackbits(state["kept"].numpy(), count=self.feed.rows)).astype(np.int64)
+            if digest(rows) != state["hash"]:
+                raise ModelError("the rows that a checkpoint keeps are not those that were drawn", where=state["hash"])
+            self.feed.keep(rows)
+
+
+def digest(rows: NDArray[np.int64]) -> str:
+    """Hex SHA-256 of row numbers."""
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+
+
+def embed(feed: Feed, encoder: Encoder, path: Path) -> None:
+    """Write unit vectors of every image of a feed, float16 ``[N, D]`` as .npy; the first process writes them.
+
+    As the encoder sees images in use: without views, cut to its size.
+    """
+    header = {"descr": "<f2", "fortran_order": False, "shape": (feed.rows, encoder.dim)}
+    step = _BATCH * distributed.world_size()
+    writing = files.replacing(path) if distributed.is_first() else nullcontext()
+    with progress.bar("embed for pruning", total=feed.rows, unit="images") as bar, writing as handle:
+        if handle is not None:
+            np.lib.format.write_array_header_1_0(handle, header)
+        for start in range(0, feed.rows, step):
+            count = min(step, feed.rows - start)
+            # Every process must bring as many to `gather`: past the end the last row stands in.
+            rows = distributed.own(np.minimum(np.arange(start, start + _even(count)), feed.rows - 1))
+            images = encoder.preprocessing.fit(feed.images(rows))
+            vectors = distributed.gather(F.normalize(encoder.features(images).pooled).half())
+            if handle is not None:
+                handle.write(vectors[:count].cpu().numpy().tobytes())
+            bar.advance(count)
+
+
+def _even(count: int) -> int:
+    """The next multiple of the number of processes."""
+    return -(-count // distributed.world_size()) * distributed.world_size()
