@@ -16,9 +16,11 @@ from torch.nn import functional as F
 import crash
 from groundswell import backbones
 from groundswell.archive.reader import Archive
+from groundswell.backbones import build_backbone
 from groundswell.encoder.directory import load
+from groundswell.encoder.encoder import Encoder
 from groundswell.errors import ModelError, UsageError
-from groundswell.training import loop
+from groundswell.training import loop, pruning
 from groundswell.training.checkpoint import Checkpoints, read_checkpoint
 from groundswell.training.data import Feed
 from groundswell.training.loop import pretrain
@@ -26,6 +28,7 @@ from groundswell.training.pruning import Pruner, digest
 from groundswell.training.recipe import PruningSettings, Recipe
 from groundswell.training.run_directory import read_metrics
 from groundswell.training.session import Session
+from processes import in_processes
 from training.test_pretrain import pretrain_until
 from training.test_training_kills import in_fork, result
 from training.tiny import METHODS, tiny_recipe
@@ -234,3 +237,31 @@ def test_keeping_less_than_a_batch_is_refused_before_the_first_step_and_the_fix_
         pretrain([archive], pruned(pruning=RULE | {"keep": 0.1}), output)
     keep = float((caught.value.fix or "").split("pruning.keep=")[1].split()[0])
     assert keep * ROWS >= 8
+
+
+def test_two_processes_embed_each_image_once_and_agree_on_the_set(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """17 images in blocks of five a process: the last block is short, and odd."""
+    monkeypatch.setattr(pruning, "_BATCH", 5)
+    recipe = pruned()
+    chosen = archive.where("shard == 0 and row < 17")
+    preprocessing = recipe.preprocessing.resolve(chosen.channels, chosen.height, chosen.width)
+    encoder = Encoder(build_backbone(recipe.backbone, 1, 0), preprocessing, "fresh", recipe.backbone)
+    expected = F.normalize(torch.from_numpy(encoder.encode(chosen, device="cpu")))
+    rule = PruningSettings.model_validate(RULE | {"clusters": [3]})
+
+    def job(rank: int) -> dict[str, Any]:
+        feed = Feed([chosen], preprocessing, recipe.batch_size, 0, torch.device("cpu"))
+        pruning.embed(feed, encoder, tmp_path / "vectors.npy")
+        pruner = Pruner(rule, feed, 0, tmp_path / "scratch")
+        pruner.draw(encoder, 0.3, 0, 1)
+        assert feed.kept is not None
+        return {"kept": torch.from_numpy(feed.kept), "figures": list(pruner.figures.values())[2:]}
+
+    first, second = in_processes(job, 2, tmp_path)
+    # float16 of numbers below one: half of 2^-10 at most, and the batches of an encoding change its last digits.
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy").astype(np.float32), expected, atol=6e-4)
+    assert torch.equal(first["kept"], second["kept"])
+    assert first["figures"] == second["figures"]
+    assert len(first["kept"]) == 8
