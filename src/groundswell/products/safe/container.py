@@ -7,6 +7,7 @@ more than its size is refused: such a file is left out with its reason, and the 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import zipfile
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from groundswell.errors import ProductError
+from groundswell.products.safe.inflate import Deflated, DeflatedStream
 from groundswell.products.safe.packed import (
     DAMAGE,
     MEMBER_LIMIT,
@@ -25,11 +27,15 @@ from groundswell.products.safe.packed import (
     Member,
     list_tar,
     list_zip,
+    open_deflated,
     open_packed,
 )
 
 METADATA_LIMIT = 32 * 2**20
 """Largest XML document that is read, bytes; the largest of a real product has about 2 MB."""
+DEFLATED_LIMIT = 16 * 2**20
+"""Deflated members larger than this, bytes, are inflated once for all that is read of them, see `inflate`."""
+_KEPT = 4  # such members known at a time: the polarisations of a scene
 _ELSEWHERE = "do not use this file: get the product again from its publisher"
 
 
@@ -55,6 +61,7 @@ class Container:
     members: dict[str, Member]
     refused: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    _deflated: dict[str, Deflated] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,25 +131,37 @@ class Container:
     def stream(self, name: str) -> Iterator[Stream]:
         """A file to be read from beginning to end, closed at the end of the block."""
         with self.open(name) as raw:
-            yield Stream(raw, self.where(name), self.checksums.get(name), self.extent(name) is not None)
+            leaps = self.extent(name) is not None or name in self._deflated
+            yield Stream(raw, self.where(name), self.checksums.get(name), leaps, self._deflated.get(name))
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable stream of the bytes of a file. It shares no state with any other stream or process."""
+        """A seekable stream of the bytes of a file; it can be read beside any other."""
         member = self._member(name)
         try:
-            return open_packed(self.kind, self.path, member)
+            deflated = self._deflated.pop(name, None)
+            if deflated is None and self.kind == "zip" and member.size > DEFLATED_LIMIT:
+                deflated = open_deflated(self.path, member)
+            if deflated is None:
+                return open_packed(self.kind, self.path, member)
         except DAMAGE as error:
             raise _damaged(self.where(name), error) from error
+        self._deflated[name] = deflated  # the last used is the last to go
+        for old in list(self._deflated)[:-_KEPT]:
+            del self._deflated[old]
+        return io.BufferedReader(DeflatedStream(deflated), 2**18)
 
 
 class Stream:
     """The bytes of a file from beginning to end; its failures (compression, checksums, the disk) are `ProductError`.
 
-    A packed file is read without leaping, so that its checksums can be compared at the end.
+    A packed file is read without leaping, so that its checksums can be compared at the end; of a `Deflated` one,
+    which is given with it, every byte was met once, wherever the stream leapt.
     """
 
-    def __init__(self, raw: BinaryIO, where: str, checksum: str | None, leaps: bool) -> None:
-        self._raw, self._where, self._leaps, self._at = raw, where, leaps, 0
+    def __init__(
+        self, raw: BinaryIO, where: str, checksum: str | None, leaps: bool, deflated: Deflated | None = None
+    ) -> None:
+        self._raw, self._where, self._leaps, self._at, self._deflated = raw, where, leaps, 0, deflated
         self._checksum = checksum
         self._digest = hashlib.md5(usedforsecurity=False)
 
@@ -179,11 +198,16 @@ class Stream:
 
     def finish(self) -> None:
         """Read on to the end, and compare the checksum of all there was with that of the manifest."""
-        if self._leaps:
+        if self._leaps and self._deflated is None:
             return
-        while self.read(2**20):
-            pass
-        if self._checksum is not None and self._digest.hexdigest() != self._checksum:
+        if self._deflated is None:
+            while self.read(2**20):
+                pass
+        try:
+            found = self._digest.hexdigest() if self._deflated is None else self._deflated.md5()
+        except DAMAGE as error:
+            raise _damaged(self._where, error) from error
+        if self._checksum is not None and found != self._checksum:
             raise _altered(self._where)
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from groundswell.products.safe.inflate import Deflated
+
 RATIO_LIMIT = 200
 """Largest ratio to which a document, or a whole gzipped tar, may inflate; XML of real products reaches about 15."""
 MEMBER_LIMIT = 20_000
@@ -92,15 +94,31 @@ def list_zip(path: Path, refused: dict[str, str]) -> dict[str, Member]:
 
 
 def _stored(handle: BinaryIO, path: Path, info: zipfile.ZipInfo) -> Extent | None:
-    """The place of a member that is not compressed: its local header is 30 bytes, its name and its extra field."""
+    """The place of a member that is not compressed."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         return None
+    start = _content(handle, info)
+    return None if start is None else Extent(path, start, info.file_size)
+
+
+def _content(handle: BinaryIO, info: zipfile.ZipInfo) -> int | None:
+    """Where the bytes of a member begin: its local header is 30 bytes, its name and its extra field."""
     handle.seek(info.header_offset)
     header = handle.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         return None
     name, extra = struct.unpack("<HH", header[26:30])
-    return Extent(path, info.header_offset + 30 + name + extra, info.file_size)
+    return info.header_offset + 30 + int(name) + int(extra)
+
+
+def open_deflated(path: Path, member: Member) -> Deflated | None:
+    """A member of a zip file to be read at any place; None where it is not deflated."""
+    info: zipfile.ZipInfo = member.key
+    if member.extent is not None or info.compress_type != zipfile.ZIP_DEFLATED:
+        return None
+    with path.open("rb") as handle:
+        start = _content(handle, info)
+    return None if start is None else Deflated(path, start, info.compress_size, info.file_size, info.CRC)
 
 
 def list_tar(path: Path, refused: dict[str, str]) -> dict[str, Member]:
