@@ -11,6 +11,8 @@ import tifffile
 from mutants import HEIGHT, SAMPLES, WIDTH, changed, speckled, truncated, write_samples
 from PIL import Image
 
+from groundswell.archive.ingest import ingest, plan_ingest
+from groundswell.archive.planning import Options
 from groundswell.errors import DataError, QuantityError, UsageError
 from groundswell.physics.imagette import Box, Channel, Imagette, Quantity
 from groundswell.products.folder import plan
@@ -369,3 +371,35 @@ def test_ssdd_boxes(real_data: Path) -> None:
         assert len(item.boxes) == item.labels["n_ships"]
         inside = [item.pixels[0, int(b.y) : int(b.y + b.height), int(b.x) : int(b.x + b.width)] for b in item.boxes]
         assert min(float(np.mean(patch)) for patch in inside) > float(np.mean(item.pixels))  # ships are bright
+
+
+def test_a_file_that_vanishes_after_it_was_planned_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(5):
+        picture(tmp_path / "in" / f"{k}.png", seed=k)
+    source, out = ImageFolder([tmp_path / "in"], AMPLITUDE), tmp_path / "out"
+    plan_ingest(source, out, Options())
+    (tmp_path / "in" / "1.png").unlink()  # after the plan, known to this run
+    metadata = ImageFolder._metadata
+
+    def vanish(self: ImageFolder, id_: str, path: Path, facts: dict[str, object]) -> object:
+        """Between its pixels and its hash."""
+        if id_ == "3.png":
+            path.unlink(missing_ok=True)
+        return metadata(self, id_, path, facts)
+
+    monkeypatch.setattr(ImageFolder, "_metadata", vanish)
+    report = ingest(source, out)
+    assert (report.written, [item.id for item in report.rejected]) == (3, ["1.png", "3.png"])
+    assert all("an image file is missing" in item.reason for item in report.rejected)
+
+
+def test_a_planned_file_that_a_later_run_does_not_find_is_set_aside(tmp_path: Path) -> None:
+    for k in range(4):
+        picture(tmp_path / "in" / f"{k}.png", seed=k)
+    plan_ingest(ImageFolder([tmp_path / "in"], AMPLITUDE), tmp_path / "out", Options())
+    (tmp_path / "in" / "2.png").unlink()
+    report = ingest(ImageFolder([tmp_path / "in"], AMPLITUDE), tmp_path / "out")
+    assert (report.written, [item.id for item in report.rejected]) == (3, ["2.png"])
+    assert "an image file is missing" in report.rejected[0].reason

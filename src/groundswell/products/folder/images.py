@@ -31,6 +31,7 @@ POLARISATIONS = ("HH", "HV", "VH", "VV")
 SINGLE = "intensity"
 """Name of the only channel of an image that says nothing of its polarisation."""
 _SAMPLE = 32
+_MISSING = "an image file is missing: it was there when the archive was planned"
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as JPEG uses it
 
 
@@ -286,7 +287,9 @@ class ImageFolder:
         }
 
     def _read_one(self, id_: str) -> Imagette | Rejected:
-        path = self.listing.files[id_]
+        path = self.listing.files.get(id_)
+        if path is None:  # planned by an earlier run
+            return Rejected(id_, _MISSING)
         try:
             image = read_image(path)
             pixels = self._select(id_, image.pixels, image.facts)
@@ -301,6 +304,8 @@ class ImageFolder:
                 masks=self._masks_of(id_, size),
                 boxes=self._boxes_of(id_, size),
             )
+        except FileNotFoundError:  # gone between two looks at it
+            return Rejected(id_, _MISSING)
         except DataError as error:
             return Rejected(id_, error.why or error.what)
 
