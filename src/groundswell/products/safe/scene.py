@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -244,17 +245,31 @@ class Scene:
         )
 
 
+def outline(corners: Sequence[tuple[float, float]]) -> shapely.Polygon:
+    """The polygon of (longitude, latitude) corners, in their order around it; it is valid, and in one piece.
+
+    Across the date line longitudes run on beyond 180 degrees. Around a pole it reaches to the pole's latitude at all
+    longitudes. Corners in an order that makes it cross itself give their convex hull.
+    """
+    ring = [corners[0]]
+    for lon, lat in (*corners[1:], corners[0]):  # each at most 180 degrees from the one before
+        ring.append(((lon - ring[-1][0] + 180.0) % 360.0 + ring[-1][0] - 180.0, lat))
+    if abs(ring[-1][0] - ring[0][0]) > 180.0:  # once around the Earth
+        pole = math.copysign(90.0, ring[0][1])
+        ring += [(ring[-1][0], pole), (ring[0][0], pole)]
+    polygon = shapely.Polygon(ring)
+    return polygon if polygon.is_valid else polygon.convex_hull
+
+
 def footprint(corners: Sequence[tuple[float, float]]) -> bytes:
-    """The polygon of (longitude, latitude) corners as WKB; one that crosses the date line is cut there in two."""
-    first = corners[0][0]
-    ring = [((lon - first + 180.0) % 360.0 + first - 180.0, lat) for lon, lat in corners]
-    outline = shapely.Polygon(ring)
+    """The `outline` of corners as WKB; one that crosses the date line is cut there in two."""
+    polygon = outline(corners)
     parts = [
         shapely.transform(part, lambda xy, turn=turn: xy - (turn, 0.0))
         for turn in (-360.0, 0.0, 360.0)
-        if (part := outline & shapely.box(turn - 180.0, -90.0, turn + 180.0, 90.0)).area > 0.0
+        if (part := polygon & shapely.box(turn - 180.0, -90.0, turn + 180.0, 90.0)).area > 0.0
     ]
-    return bytes(shapely.to_wkb(parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)))
+    return bytes(shapely.to_wkb(shapely.union_all(parts)))  # around a pole they share an edge
 
 
 def _whole(part: slice | None, count: int, name: str) -> slice:

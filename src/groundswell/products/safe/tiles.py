@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from groundswell.physics.multilook import Filter, ground_edges
-from groundswell.products.safe.scene import Scene
+from groundswell.products.safe.scene import Scene, outline
 
 _SLACK = 1.0 + 1e-12  # as in `multilook.weights`: a length that is a whole number of cells, but for rounding
 
@@ -80,10 +80,9 @@ class Cells:
 
     def footprint(self, scene: Scene) -> bytes:
         """The outline of the cells as a WKB polygon; across the date line longitudes run on beyond 180 degrees."""
-        (top, bottom), (left, right) = _edges(self.lines), _edges(self.pixels)
-        lon, lat = scene.geolocation.lonlat([top, bottom], [left, right])
-        lon = lon[0, 0] + (lon - lon[0, 0] + 180.0) % 360.0 - 180.0
-        return bytes(shapely.to_wkb(shapely.Polygon([(lon[c], lat[c]) for c in ((0, 0), (0, 1), (1, 1), (1, 0))])))
+        lon, lat = scene.geolocation.lonlat(_edges(self.lines), _edges(self.pixels))
+        corners = [(float(lon[c]), float(lat[c])) for c in ((0, 0), (0, 1), (1, 1), (1, 0))]
+        return bytes(shapely.to_wkb(outline(corners)))
 
 
 def _edges(centres: NDArray[np.float64]) -> tuple[float, float]:
