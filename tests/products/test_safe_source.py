@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import shapely
 from safe_products import SHAPE, TILTED, expected, replace_bytes, substitute, trapped, wave_mode
 
 import crash
+import groundswell as gs
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import open_archive
 from groundswell.errors import DataError, UsageError
@@ -305,6 +307,68 @@ def test_channels_that_all_have_or_those_asked_for(scene: Path, tmp_path: Path) 
         ("VV", [False, True]),
         ("VH+VV", [True, True]),
     ]
+
+
+def test_pixels_that_the_annotation_does_not_describe_are_set_aside(tmp_path: Path) -> None:
+    """A foreign measurement of the right size and name: twice as large in amplitude, or none of its."""
+    (tmp_path / "a").mkdir()
+    product = wave_mode(tmp_path / "a", count=3)
+    source = SafeProducts([tmp_path / "a"])
+    assert len(read_all(source)) == 3
+    for number, factor in ((1, 2.0), (2, 1.2)):  # 6 dB, and 1.6 dB
+        file = next((product / "measurement").glob(f"*-00{number}.tiff"))
+        data = bytearray(file.read_bytes())
+        size = SHAPE[0] * SHAPE[1] * 4
+        pixels = np.frombuffer(bytes(data[-size:]), "<i2") * factor
+        data[-size:] = pixels.astype("<i2").tobytes()
+        file.write_bytes(bytes(data))
+    aside = rejected(SafeProducts([tmp_path / "a"]))
+    assert [id_[-3:] for id_ in aside] == ["001"]
+    (why,) = aside.values()
+    assert "not those that the annotation describes" in why
+    assert "3.99 times" in why or "4 times" in why  # numbers are cut to integers
+    # another copy stands in, and a dataset says so
+    wave_mode(tmp_path / "b", count=3)
+    assert len(read_all(SafeProducts([tmp_path]))) == 3
+    scene = gs.open_product(product)[1]
+    assert "image statistics" in scene.to_dataset().attrs["statistics_note"]
+    assert "statistics_note" not in gs.open_product(product)[2].to_dataset().attrs
+
+
+@pytest.mark.parametrize("border", [(0, 0, 0, 0), (100, 0, 0, 230)])
+def test_statistics_with_and_without_pixels_of_no_data_are_met(
+    tmp_path: Path, border: tuple[int, int, int, int]
+) -> None:
+    """Whether the annotation counts pixels without data (as these products do) or not, the image is taken."""
+    image = replace(trapped(1, "WV1"), border=border)
+    product = write_wv(tmp_path, [image])
+    scene = gs.open_product(product)[1]
+    scene.to_dataset()
+    # the written statistics have seven digits
+    assert scene.image("VV").power_ratio == pytest.approx(1.0, abs=1e-5)
+    share = (SHAPE[0] - border[0]) * (SHAPE[1] - border[3]) / (SHAPE[0] * SHAPE[1])
+
+    def brighter(data: bytes) -> bytes:
+        row = r"(<outputDataStdDev>\s*<re>)([^<]*)(</re>\s*<im>)([^<]*)"
+        change = lambda m: f"{m[1]}{float(m[2]) / share**0.5:.6e}{m[3]}{float(m[4]) / share**0.5:.6e}"  # noqa: E731
+        return re.sub(row, change, data.decode()).encode()
+
+    if share < 1.0:  # of the pixels with data alone
+        assert share < 0.5  # so that the other way would not do
+        replace_bytes(product, "annotation/*.xml", brighter)
+        again = gs.open_product(product)[1]
+        again.to_dataset()
+        assert again.image("VV").power_ratio == pytest.approx(1.0, abs=1e-4)
+        assert again.image("VV").contradiction is None
+
+
+def test_statistics_that_are_not_there_or_no_numbers(tmp_path: Path) -> None:
+    product = wave_mode(tmp_path, 2)
+    replace_bytes(product, "annotation/*-001.xml", substitute("<imageStatistics>.*</imageStatistics>", ""))
+    replace_bytes(product, "annotation/*-002.xml", substitute(r"(<outputDataStdDev>\s*<re>)[^<]*", r"\1nan"))
+    source = SafeProducts([tmp_path])
+    assert [id_[-3:] for id_ in read_all(source)] == ["001"]
+    assert "imageStatistics/outputDataStdDev/re" in next(iter(rejected(source).values()))
 
 
 # Screening

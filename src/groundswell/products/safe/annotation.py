@@ -54,6 +54,8 @@ class Annotation:
     radar_frequency_hz : float
     denoised : bool
         Thermal noise was already removed.
+    mean_power : float or None
+        Mean |DN|^2 of the pixels by the image statistics; None where they are absent or zero.
     bursts : int
         Bursts of a TOPS SLC image, which overlap; 0 for all else.
     geolocation : Geolocation
@@ -73,6 +75,7 @@ class Annotation:
     slant_range_time_s: float
     radar_frequency_hz: float
     denoised: bool
+    mean_power: float | None
     bursts: int
     geolocation: Geolocation
 
@@ -147,9 +150,20 @@ def read_annotation(document: Document, name: MeasurementName) -> Annotation:
         slant_range_time_s=image.number("slantRangeTime", 1e-3, 1e-1),
         radar_frequency_hz=general.number("radarFrequency", 1e8, 1e11),
         denoised=processing.flag("thermalNoiseCorrectionPerformed"),
+        mean_power=_mean_power(image),
         bursts=len(document.items("swathTiming/burstList/burst")),
         geolocation=read_geolocation(document, lines, samples),
     )
+
+
+def _mean_power(image: Document) -> float | None:
+    """E|z|^2 = |mean|^2 + variances: of detected images the imaginary parts are zero."""
+    parts = [
+        f"imageStatistics/{name}/{part}" for name in ("outputDataMean", "outputDataStdDev") for part in ("re", "im")
+    ]
+    if not image.all("imageStatistics"):
+        return None
+    return sum(image.number(part, -1e6, 1e6) ** 2 for part in parts) or None
 
 
 def _one_of(document: Document, path: str, known: tuple[str, ...]) -> str:

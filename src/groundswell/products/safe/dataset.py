@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from groundswell.physics.multilook import Filter, Multilook, ground_edges, weights
 from groundswell.products.interpolation import Floats
+from groundswell.products.safe.geolocation import Geolocation
 from groundswell.products.safe.image import SafeImage
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ _LONG_NAMES = {
     "gamma0": "backscatter gamma0, linear",
     "intensity": "mean squared digital number, not calibrated",
 }
+_BANDS = {
+    "nesz": {"long_name": "noise-equivalent sigma0 at the centre of the cell, linear", "units": "1"},
+    "valid": {"long_name": "share of the cell that holds valid pixels", "units": "1"},
+}
+_PLACES = {
+    "lon": {"standard_name": "longitude", "units": "degrees_east"},
+    "lat": {"standard_name": "latitude", "units": "degrees_north"},
+    "incidence": {"long_name": "incidence angle from the vertical", "units": "degree"},
+}
+_GRID = ("azimuth", "range")
 
 
 @dataclass(frozen=True)
@@ -53,30 +64,25 @@ def build_dataset(
     import xarray as xr
 
     azimuth, range_ = _axes(scene, window, spacing_m, filter)
-    planes: dict[str, list[Plane]] = {"values": [], "valid": [], "nesz": []}
-    for image in images:
-        average = _native if spacing_m is None else _averaged
-        values, valid = average(image, window, azimuth, range_, calibration, denoise)
-        planes["values"].append(values)
-        planes["valid"].append(valid)
-        if calibration is not None:
-            planes["nesz"] += _fields(lambda y, x: (image.nesz(y, x),), azimuth, range_, np.float32)  # noqa: B023
     name = calibration or "intensity"
-    dims = ("azimuth", "range") if squeeze else ("polarisation", "azimuth", "range")
-    variables = {
-        key: (dims, arrays[0] if squeeze else np.stack(arrays), attributes)
-        for key, arrays, attributes in (
-            (name, planes["values"], _value_attributes(name)),
-            (
-                "nesz",
-                planes["nesz"],
-                {"long_name": "noise-equivalent sigma0 at the centre of the cell, linear", "units": "1"},
-            ),
-            ("valid", planes["valid"], {"long_name": "share of the cell that holds valid pixels", "units": "1"}),
-        )
-        if arrays
-    }
-    coordinates = _coordinates(scene, azimuth, range_)
+    attributes_of = _PLACES | {"values": _value_attributes(name)} | _BANDS
+    if spacing_m is None:
+        from groundswell.products.safe.native import native_bands, native_places
+
+        bands: dict[str, Any] = native_bands(images, window, calibration, denoise, not squeeze, attributes_of)
+        places: dict[str, Any] = native_places(scene.geolocation, window, attributes_of)
+    else:
+        bands = {
+            key: (_GRID if squeeze else ("polarisation", *_GRID), planes[0] if squeeze else np.stack(planes), text)
+            for key, planes in _averaged(images, window, azimuth, range_, calibration, denoise).items()
+            for text in [attributes_of[key]]
+        }
+        places = {
+            key: (_GRID, values, attributes_of[key])
+            for key, values in _places_of(scene.geolocation, azimuth, range_).items()
+        }
+    variables = {name if key == "values" else key: variable for key, variable in bands.items()}
+    coordinates = _lengths(scene, azimuth, range_) | places
     polarisations = [image.files.name.polarisation for image in images]
     coordinates["polarisation"] = polarisations[0] if squeeze else ("polarisation", polarisations)
     attributes = _attributes(scene, images, spacing_m, calibration, denoise, filter)
@@ -103,30 +109,37 @@ def _axis(edges: Floats, part: slice, spacing_m: float | None, filter: Filter) -
 
 
 def _averaged(
-    image: SafeImage, window: tuple[slice, slice], azimuth: _Axis, range_: _Axis, calibration: str | None, denoise: bool
-) -> tuple[Plane, Plane]:
-    look = Multilook(azimuth.weights, range_.weights)
-    for first, (values, valid) in image.blocks(calibration, denoise, *window):
-        look.add(first - window[0].start, values, valid)
-    return look.result()
+    images: Sequence[SafeImage],
+    window: tuple[slice, slice],
+    azimuth: _Axis,
+    range_: _Axis,
+    calibration: str | None,
+    denoise: bool,
+) -> dict[str, list[Plane]]:
+    """``values``, ``valid`` and, of calibrated ones, ``nesz`` of the cells of each image."""
+    planes: dict[str, list[Plane]] = {"values": [], "valid": [], "nesz": []}
+    for image in images:
+        look = Multilook(azimuth.weights, range_.weights)
+        for first, (intensity, there) in image.blocks(calibration, denoise, *window):
+            look.add(first - window[0].start, intensity, there)
+        values, valid = look.result()
+        planes["values"].append(values)
+        planes["valid"].append(valid)
+        if calibration is not None:
+            planes["nesz"] += _fields(lambda y, x: (image.nesz(y, x),), azimuth, range_, np.float32)  # noqa: B023
+    return {key: found for key, found in planes.items() if found}
 
 
-def _native(
-    image: SafeImage, window: tuple[slice, slice], azimuth: _Axis, range_: _Axis, calibration: str | None, denoise: bool
-) -> tuple[Plane, Plane]:
-    shape = (len(azimuth.native), len(range_.native))
-    values, valid = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for first, (block, there) in image.blocks(calibration, denoise, *window):
-        rows = slice(first - window[0].start, first - window[0].start + len(block))
-        values[rows], valid[rows] = block, there
-        values[rows][~there] = np.nan
-    return values, valid
+def _places_of(place: Geolocation, azimuth: _Axis, range_: _Axis) -> dict[str, NDArray[Any]]:
+    lon, lat = _fields(place.lonlat, azimuth, range_, np.float64, np.float64)
+    (incidence,) = _fields(lambda y, x: (place.incidence_at(y, x),), azimuth, range_, np.float32)
+    return {"lon": lon, "lat": lat, "incidence": incidence}
 
 
 def _fields(
     at: Callable[[Floats, Floats], Sequence[Floats]], azimuth: _Axis, range_: _Axis, *dtypes: type[np.floating[Any]]
 ) -> list[NDArray[Any]]:
-    """Smooth fields ``at(lines, pixels)`` [rows, columns], some lines at a time: a native grid is large."""
+    """Smooth fields ``at(lines, pixels)`` [rows, columns], some lines at a time: a scene has many cells."""
     shape = (len(azimuth.native), len(range_.native))
     out = [np.empty(shape, dtype) for dtype in dtypes]
     step = max(1, 2**20 // shape[1])
@@ -137,11 +150,9 @@ def _fields(
     return out
 
 
-def _coordinates(scene: Scene, azimuth: _Axis, range_: _Axis) -> dict[str, Any]:
-    a, grid = scene.annotation, ("azimuth", "range")
-    place = scene.geolocation
-    lon, lat = _fields(place.lonlat, azimuth, range_, np.float64, np.float64)
-    (incidence,) = _fields(lambda y, x: (place.incidence_at(y, x),), azimuth, range_, np.float32)
+def _lengths(scene: Scene, azimuth: _Axis, range_: _Axis) -> dict[str, Any]:
+    """The coordinates along one axis."""
+    a = scene.annotation
     start = np.datetime64(a.first_line.replace(tzinfo=None), "ns")
     elapsed = (azimuth.native * a.line_interval_s * 1e9).round().astype("timedelta64[ns]")
     ground = "ground" if range_.weights is not None or not a.slant else "slant"
@@ -151,9 +162,6 @@ def _coordinates(scene: Scene, azimuth: _Axis, range_: _Axis) -> dict[str, Any]:
         "line": ("azimuth", azimuth.native, {"units": "1", "long_name": "line of the product, from 0"}),
         "pixel": ("range", range_.native, {"units": "1", "long_name": "pixel of the product, from 0"}),
         "time": ("azimuth", start + elapsed, {"standard_name": "time", "long_name": "zero-Doppler time, UTC"}),
-        "lon": (grid, lon, {"standard_name": "longitude", "units": "degrees_east"}),
-        "lat": (grid, lat, {"standard_name": "latitude", "units": "degrees_north"}),
-        "incidence": (grid, incidence, {"long_name": "incidence angle from the vertical", "units": "degree"}),
     }
 
 
@@ -204,4 +212,17 @@ def _attributes(
         "slant_range_time_s": a.slant_range_time_s,
         "denoised": int(all(done)),
         "denoise_note": "; ".join(notes),
+        **_remarks(images),
     }
+
+
+def _remarks(images: Sequence[SafeImage]) -> dict[str, str]:
+    """What there is to say of borders and of image statistics: nothing, of most images."""
+    found: dict[str, dict[str, str | None]] = {"border_note": {}, "statistics_note": {}}
+    for image in images:
+        noisy = f"left out: IPF {image.ipf_version} has small numbers in pixels without data"
+        polarisation = image.files.name.polarisation
+        found["border_note"][polarisation] = noisy if image.has_border_noise else None
+        found["statistics_note"][polarisation] = image.contradiction
+    notes = {key: "; ".join(f"{p}: {note}" for p, note in each.items() if note) for key, each in found.items()}
+    return {key: note for key, note in notes.items() if note}

@@ -41,6 +41,14 @@ class Geolocation:
         x, y, z = (down @ self.normals[..., axis] @ across for axis in range(3))
         return np.rad2deg(np.arctan2(y, x)), np.rad2deg(np.arctan2(z, np.hypot(x, y)))
 
+    def longitude(self, lines: ArrayLike, pixels: ArrayLike) -> Floats:
+        """The longitude of `lonlat`."""
+        return self.lonlat(lines, pixels)[0]
+
+    def latitude(self, lines: ArrayLike, pixels: ArrayLike) -> Floats:
+        """The latitude of `lonlat`."""
+        return self.lonlat(lines, pixels)[1]
+
     def incidence_at(self, lines: ArrayLike, pixels: ArrayLike) -> Floats:
         """Incidence, degrees ``[k, w]``, at lines ``[k]`` and pixels ``[w]``."""
         return hat(lines, self.lines, clamp=False) @ self.incidence @ hat(pixels, self.pixels, clamp=False).T

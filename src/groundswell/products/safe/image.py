@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from groundswell.products.interpolation import Floats
 from groundswell.products.names import MeasurementName
 from groundswell.products.safe.annotation import Annotation, check_header, read_annotation
+from groundswell.products.safe.border import FIXED_IN, border_noise
 from groundswell.products.safe.calibration import Calibration, Lut
 from groundswell.products.safe.container import Container
 from groundswell.products.safe.measurement import Block, Measurement, open_measurement
@@ -19,6 +21,9 @@ from groundswell.products.safe.noise import Noise, mended, parse_ipf, read_noise
 from groundswell.products.safe.xml import Document, parse
 
 CALIBRATIONS = ("sigma0", "beta0", "gamma0")
+_CONTRADICTION = 2.0
+"""Factor between mean |DN|^2 and that of the annotation beyond which the pixels are of another image. It is wide: the
+specification does not say whether pixels without data count, and the nearer of both ways is taken."""
 _BLOCK_PIXELS = 2**19  # a few arrays of a block fit the cache of a core
 
 
@@ -58,17 +63,28 @@ class Denoising:
 class SafeImage:
     """One polarisation of one image. The annotation is read at once, all else when it is asked for.
 
+    Attributes
+    ----------
+    power_ratio : float or None
+        Mean |DN|^2 over that of the annotation's image statistics, once all pixels have been read.
+
     Raises
     ------
     ProductError
         When the annotation is missing or damaged; other files when they are first needed.
     """
 
+    power_ratio: float | None = None
+
     def __init__(self, container: Container, files: Files, ipf_version: str | None) -> None:
         self.container = container
         self.files = files
         self.ipf_version = ipf_version
         self.annotation: Annotation = read_annotation(self._document(files.annotation, "product"), files.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the parsed documents, which do not go to another process; they are read there again."""
+        return {name: self.__dict__[name] for name in ("container", "files", "ipf_version", "annotation")}
 
     def _document(self, name: str, root: str) -> Document:
         return parse(self.container.read(name), self.container.where(name), root)
@@ -113,6 +129,20 @@ class SafeImage:
         reason = reason_to_keep(noise, nesz, mode=self.files.name.mode, kind=header.kind)
         return Denoising(noise, reason is None, reason is None, reason or mend or "removed")
 
+    @property
+    def has_border_noise(self) -> bool:
+        """Whether it is a ground-range image of a processor that left small numbers in pixels without data."""
+        a, ipf = self.annotation, parse_ipf(self.ipf_version)
+        return a.header.kind == "GRD" and not a.denoised and ipf is not None and ipf < FIXED_IN
+
+    @property
+    def contradiction(self) -> str | None:
+        """What the pixels read say against the image statistics of the annotation, None where they agree."""
+        ratio = self.power_ratio
+        if ratio is None or 1.0 / _CONTRADICTION < ratio < _CONTRADICTION:
+            return None
+        return f"mean |DN|^2 is {ratio:.3g} times what the image statistics of the annotation say"
+
     def nesz(self, lines: ArrayLike, pixels: ArrayLike) -> Floats:
         """Noise-equivalent sigma0, linear, float64 ``[k, w]`` at lines ``[k]`` and pixels ``[w]``.
 
@@ -144,12 +174,24 @@ class SafeImage:
         """
         a, m = self.annotation, self.measurement
         lines, pixels = lines or slice(0, a.lines), pixels or slice(0, a.samples)
+        whole = (lines, pixels) == (slice(0, a.lines), slice(0, a.samples))
         at = np.arange(pixels.start, pixels.stop)
         gain = None if calibration is None else self.lut(calibration).rows(at)
         subtract = calibration is not None and denoise and self.denoising.subtract
         noise = self.denoising.noise.rows(at) if subtract and self.denoising.noise else None
-        for first, (power, valid) in m.blocks(lines, pixels, max(1, _BLOCK_PIXELS // a.samples)):
+        edge = self.lut("sigma0").rows(np.arange(a.samples)) if self.has_border_noise else None
+        total, count = 0.0, 0
+        for first, (power, valid) in m.blocks(
+            lines, pixels if edge is None else slice(0, a.samples), max(1, _BLOCK_PIXELS // a.samples)
+        ):
             last = first + len(power)
+            if edge is not None:
+                squares = edge.block(first, last)
+                squares *= squares
+                valid &= ~border_noise(power / squares)
+                power, valid = power[:, pixels], valid[:, pixels]
+            if whole:
+                total, count = total + float(power.sum()), count + int(np.count_nonzero(valid))
             if noise is not None:
                 power -= noise.block(first, last)
             if gain is not None:
@@ -157,3 +199,6 @@ class SafeImage:
                 table *= table
                 power /= table
             yield first, (power, valid)
+        if whole and a.mean_power and count:
+            told = [total / n / a.mean_power for n in (count, a.lines * a.samples)]
+            self.power_ratio = min(told, key=lambda ratio: abs(np.log(max(ratio, 1e-30))))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundswell.errors import DataError, UsageError, did_you_mean
+from groundswell.errors import DataError, ProductError, UsageError, did_you_mean
 from groundswell.files import sha256_file
 from groundswell.physics.imagette import Channel, Imagette, Label, Metadata, Quantity
 from groundswell.physics.quantities import looks_like_dn
@@ -258,6 +258,11 @@ class SafeProducts:
             for name in there:
                 if "implausible" in (note := scene.image(name).denoising.note):
                     return screened(id_, "nesz", f"{name}: {note}")
+        for name in there:
+            image = scene.image(name)
+            if (against := image.contradiction) is not None:
+                file = image.container.where(image.files.measurement)
+                raise ProductError("the pixels are not those that the annotation describes", where=file, why=against)
         land = self._land(cells)
         if land is not None:
             if (share := float(land.mean())) > screening.land:

@@ -66,6 +66,8 @@ class Image:
         Azimuth noise and swath bounds of a TOPS GRD image.
     border : (top, bottom, left, right)
         Lines and samples that hold DN 0.
+    border_dn : int
+        Of a GRD image: the border holds random DN from 0 to this instead, as that of processors before IPF 2.90.
     grid : (lines, samples)
         Points of the geolocation grid.
     """
@@ -82,6 +84,7 @@ class Image:
     noise_at: Vectors | None = None
     blocks: tuple[AzimuthBlock, ...] = ()
     border: tuple[int, int, int, int] = (0, 0, 0, 0)
+    border_dn: int = 0
     grid: tuple[int, int] = (11, 21)
 
 
@@ -206,9 +209,10 @@ def chunks(
         limit = np.iinfo(np.int16 if truth.geometry.slant else np.uint16).max
         if np.abs(dn).max() > limit:
             raise DataError(f"a digital number passes {limit}", fix="lower the level of beta", where=image.beam)
-        dn[(y[:, 0] < top) | (y[:, 0] >= lines - bottom)] = 0
-        dn[:, :left] = 0
-        dn[:, samples - right :] = 0
+        empty = (y < top) | (y >= lines - bottom) | (x < left) | (x >= samples - right)
+        dn[empty] = 0
+        if image.border_dn and not truth.geometry.slant:
+            dn[empty] = rng.integers(0, image.border_dn, int(empty.sum()), endpoint=True)
         yield dn.astype("<i2" if truth.geometry.slant else "<u2")
 
 

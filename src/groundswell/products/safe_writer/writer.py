@@ -138,7 +138,7 @@ def _write_measurement(
             content = np.ascontiguousarray(chunk).data
             handle.write(content)
             md5.update(content)
-            parts = chunk.reshape(-1, 2 if truth.geometry.slant else 1).astype(np.float32)
+            parts = chunk.reshape(-1, 2 if truth.geometry.slant else 1).astype(np.float64)
             moments = [np.resize(m, 2) * (1, truth.geometry.slant) for m in (parts.sum(0), np.square(parts).sum(0))]
             total, squares = total + complex(*moments[0]), squares + complex(*moments[1])
         size = handle.tell()
