@@ -29,7 +29,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,15 +222,16 @@ def run(
     *,
     point: str | None = None,
     after_s: float | None = None,
+    when: Callable[[], bool] = lambda: True,
     victim: str = "group",
     count: Path | None = None,
     timeout_s: float = 1200.0,
 ) -> Ended:
     """Run ``["groundswell", ...]`` or ``["module:function", json]`` in a child with its own process group.
 
-    It is killed at ``point``, or ``after_s`` seconds after its imports are done, or never: with all that it started
-    (``group``), alone (``parent``), or, after a time only, one ``worker`` in its stead. What outlives it is waited for,
-    for it holds the other end of the pipes.
+    It is killed at ``point``, or ``after_s`` seconds after its imports are done and ``when`` has come true, or never:
+    with all that it started (``group``), alone (``parent``), or, after a time only, one ``worker`` in its stead. What
+    outlives it is waited for, for it holds the other end of the pipes.
     """
     options = (
         (["--point", point] if point else [])
@@ -249,19 +250,32 @@ def run(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
     )
     assert child.stdout is not None
-    timer = None
+    over = threading.Event()
     if after_s is not None and child.stdout.readline().strip() == READY:
         kill = {"group": _kill, "parent": _kill_parent, "worker": _kill_worker}[victim]
-        timer = threading.Timer(after_s, kill, [child])
-        timer.start()
+        threading.Thread(target=_watch, args=(child, when, after_s, over, kill), daemon=True).start()
     try:
         stdout, stderr = child.communicate(timeout=timeout_s)
     finally:
-        if timer is not None:
-            timer.cancel()
+        over.set()
         _kill(child)
     counts = json.loads(count.read_text()) if count is not None and count.exists() else {}
     return Ended(child.returncode, stdout, stderr, counts)
+
+
+def _watch(
+    child: subprocess.Popen[str],
+    when: Callable[[], bool],
+    after_s: float,
+    over: threading.Event,
+    kill: Callable[[subprocess.Popen[str]], None],
+) -> None:
+    """Kill ``after_s`` seconds after ``when`` has come true, unless it is over by then."""
+    while not when():
+        if over.wait(0.002):
+            return
+    if not over.wait(after_s):
+        kill(child)
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def _has_parts(archive: Path, least: int) -> bool:
+    return len(list(archive.glob("catalogue/*.parquet"))) >= least
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("workers", "rows", "victims"),
@@ -30,7 +35,11 @@ SETTINGS: dict[str, Any] = {
     ids=["serial", "parallel"],
 )
 def test_one_hundred_random_kills(workers: int, rows: int, victims: tuple[str, ...], tmp_path: Path) -> None:
-    """A worker that is killed leaves its run alive, which must then say so, or must not have needed it any more."""
+    """A worker that is killed leaves its run alive, which must then say so, or must not have needed it any more.
+
+    A moment is drawn as a number of committed shards and a time after that: by the clock alone, the kills of a machine
+    that grows busier than it was at first would all fall into the first seconds.
+    """
 
     def command(path: Path, workers: int) -> list[str]:
         return [
@@ -44,6 +53,7 @@ def test_one_hundred_random_kills(workers: int, rows: int, victims: tuple[str, .
     start = time.monotonic()
     assert crash.run(command(tmp_path / "timed", workers)).returncode == 0
     seconds = time.monotonic() - start  # imports included: some kills come too late, and are drawn again
+    shards = -(-SETTINGS["count"] // rows)
     assert crash.tree(tmp_path / "timed") == expected
     generator = np.random.default_rng(20261121)
     kills, early, committed = Counter[str](), 0, []
@@ -52,7 +62,9 @@ def test_one_hundred_random_kills(workers: int, rows: int, victims: tuple[str, .
             break
         path = tmp_path / f"archive-{attempt}"
         victim = victims[kills.total() % len(victims)]
-        ended = crash.run(command(path, workers), after_s=generator.uniform(0.0, seconds), victim=victim)
+        least, then_s = generator.integers(shards + 1), generator.uniform(0.0, seconds / 10)
+        reached = partial(_has_parts, path, least)
+        ended = crash.run(command(path, workers), when=reached, after_s=then_s, victim=victim)
         if ended.killed or ended.returncode == 1:
             assert ended.killed or "could not be written" in ended.stderr, ended.stderr
             kills[victim] += 1
@@ -63,7 +75,6 @@ def test_one_hundred_random_kills(workers: int, rows: int, victims: tuple[str, .
             assert crash.run(command(path, workers if attempt % 2 else 0)).returncode == 0
         assert crash.tree(path) == expected, f"attempt {attempt}"
         shutil.rmtree(path)
-    shards = -(-SETTINGS["count"] // rows)
     print(
         f"\n{kills.total()} kills ({dict(kills)}) of an ingest of {SETTINGS['count']} imagettes in {shards} shards by "
         f"{workers} workers, all resumed to the same bytes; shards committed at the kill: {min(committed)} to "
