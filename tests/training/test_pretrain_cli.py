@@ -1,6 +1,9 @@
 """The verbs pretrain and list, as a user meets them."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,51 @@ def test_pretrain_from_a_shipped_recipe_with_a_monitor(archive: Archive, output:
     assert lines["keep"].endswith("# default")
     assert lines["flip_azimuth"].endswith("# policy ocean")
     assert (output / "recipe.yaml").read_text() == read_recipe("demo")[1]
+
+
+def test_torchrun_of_two_prints_one_result(archive: Archive, output: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "groundswell"]
+    words = ["pretrain", str(archive.path), *SMALL, "device=cpu", "-r", "demo", "-o", str(output), "--json"]
+    done = subprocess.run(
+        [*launch, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)  # one object: the second process says nothing
+    assert (report["steps"], report["images"]) == (3, 48)
+    assert '"processes": 2' in (output / "environment.json").read_text()
+
+
+def test_a_job_of_slurm_goes_on_with_what_was_asked(
+    archive: Archive, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\necho 7\n")
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    words = ("pretrain", archive.path, *SMALL, "-r", "demo", "-o", output)
+    slurm = ("--launcher", "slurm", "--sbatch=--ntasks=2")
+    code, out, err = invoke(*words, *slurm, "--monitor", "pattern", "--submit", "--json")
+    assert code == 0, err
+    script = Path(json.loads(out)["script"])
+    assert json.loads(out) == {"run": str(output), "script": str(script), "job": "7"}
+    assert script.parent == output.with_name("run.slurm")
+    line = next(line for line in script.read_text().splitlines() if line.startswith("srun"))
+    asked = ["pretrain", str(archive.path), *SMALL, "--recipe=demo", f"--output={output}", "--monitor=pattern"]
+    assert f"-m groundswell {' '.join([*asked, '--resume'])} ||" in line
+    assert "#SBATCH --ntasks=2\n" in script.read_text()
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    # What would fail on the node fails here.
+    (output / "resolved.yaml").touch()
+    for wrong, why in (
+        ((*words, *slurm), "already holds a run"),
+        ((*words, *slurm, "--overwrite"), "must go on"),
+        ((*words, "--launcher", "torchrun"), "only slurm"),
+        ((*words, "--submit"), "--launcher slurm"),
+        ((*words, *slurm, "bach_size=3"), "batch_size"),
+    ):
+        code, _, err = invoke(*wrong)
+        assert (code, why in err) == (2, True), err
+    assert invoke(*words, *slurm, "--resume")[0] == 0
 
 
 def test_print_config_shows_origins_and_touches_nothing(archive: Archive, output: Path) -> None:

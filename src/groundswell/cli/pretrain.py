@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from groundswell.cli.app import Outcome, verb
+from groundswell.cli.execution import Sbatch, Submit, given
+from groundswell.errors import CollapsedError, ConfigError, DivergedError, StoppedBySignal, UsageError
 
 
 @verb
 def pretrain(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="ARCHIVE... [a.b=c ...]", help="Archives to train on, then settings to change."),
@@ -35,6 +40,12 @@ def pretrain(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with its origin, and do nothing.")
     ] = False,
+    launcher: Annotated[
+        str | None,
+        typer.Option(metavar="slurm", help="Write a Slurm script that does this, and goes on when it is requeued."),
+    ] = None,
+    submit: Submit = False,
+    sbatch: Sbatch = None,
 ) -> Outcome:
     """Pretrain a backbone on archives, without labels.
 
@@ -42,10 +53,16 @@ def pretrain(
     takes. Ctrl-C or SIGTERM stops between two steps with a checkpoint and exit code 75; the same command with
     `--resume` goes on, on a CPU to the same bits as if nothing had happened (unless the length is in minutes).
 
+    Several processes, one for each GPU: `torchrun --nproc-per-node 4 -m groundswell pretrain ...`, each with its part
+    of the batch. `--launcher slurm --sbatch=--ntasks=4` writes a script for as many tasks of Slurm.
+
     Example: `groundswell pretrain archive --recipe demo -o run optimiser.lr=0.001 length.minutes=10`
     """
+    if launcher not in (None, "slurm"):
+        raise UsageError(f"--launcher {launcher}: there is only slurm", fix="torchrun needs no option: see --help")
+    if (submit or sbatch) and launcher is None:
+        raise UsageError("--submit and --sbatch are for Slurm", fix="add --launcher slurm")
     from groundswell.config import parse_yaml, read_recipe
-    from groundswell.errors import ConfigError, UsageError
     from groundswell.training.recipe import resolve_recipe
 
     paths, overrides = split_inputs(inputs)
@@ -68,7 +85,6 @@ def pretrain(
         raise UsageError("no archive to train on", fix="groundswell pretrain ARCHIVE ... --recipe demo -o run")
 
     from groundswell.archive.reader import open_archive
-    from groundswell.training.loop import pretrain as run
 
     archives = [open_archive(path) for path in paths]
     watch = None
@@ -76,17 +92,23 @@ def pretrain(
         from groundswell.evaluation.monitor import knn_monitor
 
         watch = knn_monitor(archives, monitor, settings.where, settings.seed)
-    report = run(
-        archives,
-        settings,
-        output,
-        init=init,
-        resume=resume,
-        overwrite=overwrite,
-        origins=origins,
-        given=text,
-        monitor=watch,
-    )
+    if launcher is not None:
+        return _slurm(context, output, resume, overwrite, submit, sbatch or ())
+
+    from groundswell.training.loop import pretrain as run
+
+    with speaking_once():
+        report = run(
+            archives,
+            settings,
+            output,
+            init=init,
+            resume=resume,
+            overwrite=overwrite,
+            origins=origins,
+            given=text,
+            monitor=watch,
+        )
     data = {
         "run": str(report.path),
         "model": str(report.model),
@@ -105,6 +127,47 @@ def pretrain(
         f"({report.device}, {report.precision}): {figures}.\n"
         f"Model: {report.model}\nNext: groundswell embed {report.model} {' '.join(map(str, paths))} -o table.parquet",
     )
+
+
+@contextmanager
+def speaking_once() -> Iterator[None]:
+    """Of the processes that a launcher started, the first shows progress, result and what all of them end with."""
+    from groundswell import distributed, progress
+
+    rank, _ = distributed.launched()
+    if rank == 0:
+        yield
+        return
+    progress.use(progress.SilentReporter())
+    try:
+        yield
+    except (StoppedBySignal, CollapsedError, DivergedError) as error:
+        raise typer.Exit(error.exit_code) from None
+    raise typer.Exit
+
+
+def _slurm(
+    context: typer.Context, output: Path, resume: bool, overwrite: bool, submit: bool, options: Sequence[str]
+) -> Outcome:
+    """Write the script of a Slurm job, and submit it where asked to."""
+    from groundswell.executors.slurm import sbatch
+    from groundswell.executors.slurm_job import write_job
+    from groundswell.training.run_directory import RunDirectory
+
+    if overwrite:
+        raise UsageError(
+            "--overwrite with --launcher slurm", why="a job that is requeued must go on", fix="choose another --output"
+        )
+    run = RunDirectory(output)
+    run.prepare(resume=resume, overwrite=False)
+    command = [word for word in given(context) if word != "--resume" and not word.startswith("--launcher=")]
+    folder = output.absolute().with_name(f"{output.absolute().name}.slurm")
+    script = write_job(folder, "pretrain", [*command, "--resume"], run.checkpoints, options)
+    data = {"run": str(output), "script": str(script)}
+    if not submit:
+        return Outcome(data, f"Written, not submitted: sbatch {script}")
+    data["job"] = sbatch(script)
+    return Outcome(data, f"Slurm job {data['job']}; its log: {script.with_suffix('.log')}")
 
 
 SHOWN = ("loss", "top1", "teacher_entropy", "kl", "explained", "feature_spread", "effective_rank", "monitor")

@@ -62,24 +62,32 @@ def write_scripts(folder: Path, command: Sequence[str], count: int, options: Seq
     UsageError
         For an option that is none.
     """
-    for option in options:
-        if not option.startswith("-") or "\n" in option:
-            raise UsageError(f"{option!r} is no option of sbatch", fix="write it as --sbatch=--partition=cpu")
-    place = folder.absolute()
-    if any(character in str(place) for character in "\n\"'%\\"):
-        raise UsageError("Slurm cannot write logs into a folder of this name", where=place)
-    values = {
-        "count": count,
-        "last": count - 1,
-        "common": "".join(f"#SBATCH {option}\n" for option in options),
-        "logs": place,
-        "place": shlex.quote(str(Path.cwd())),
-        "command": shlex.join([sys.executable, "-m", "groundswell", *command]),
-    }
-    scripts = Scripts(place / "array.sh", place / "finish.sh")
+    values = {"count": count, "last": count - 1, **parts(folder, command, options)}
+    scripts = Scripts(folder.absolute() / "array.sh", folder.absolute() / "finish.sh")
     write_bytes(scripts.array, _ARRAY.format(**values).encode())
     write_bytes(scripts.finish, _FINISH.format(**values).encode())
     return scripts
+
+
+def parts(folder: Path, command: Sequence[str], options: Sequence[str]) -> dict[str, object]:
+    """What every script of ours is filled with: ``common`` directives, ``logs``, ``place`` and ``command``.
+
+    Raises
+    ------
+    UsageError
+        For an option that is none, or a folder that Slurm would not take for logs.
+    """
+    for option in options:
+        if not option.startswith("-") or "\n" in option:
+            raise UsageError(f"{option!r} is no option of sbatch", fix="write it as --sbatch=--partition=cpu")
+    if any(character in str(folder.absolute()) for character in "\n\"'%\\"):
+        raise UsageError("Slurm cannot write logs into a folder of this name", where=folder.absolute())
+    return {
+        "common": "".join(f"#SBATCH {option}\n" for option in options),
+        "logs": folder.absolute(),
+        "place": shlex.quote(str(Path.cwd())),
+        "command": shlex.join([sys.executable, "-m", "groundswell", *command]),
+    }
 
 
 def submit(scripts: Scripts) -> tuple[str, str]:
@@ -92,16 +100,22 @@ def submit(scripts: Scripts) -> tuple[str, str]:
     GroundswellError
         When Slurm refuses.
     """
+    array = sbatch(scripts.array)
+    return array, sbatch(scripts.finish, f"--dependency=afterany:{array}")
+
+
+def sbatch(script: Path, *options: str) -> str:
+    """Submit a script; the number of its job.
+
+    Raises
+    ------
+    UsageError
+        When there is no sbatch here.
+    GroundswellError
+        When Slurm refuses.
+    """
     if shutil.which("sbatch") is None:
-        raise UsageError(
-            "there is no sbatch here",
-            fix=f"run `sbatch {scripts.array}` where Slurm is, then `sbatch {scripts.finish}`",
-        )
-    array = _sbatch(scripts.array)
-    return array, _sbatch(scripts.finish, f"--dependency=afterany:{array}")
-
-
-def _sbatch(script: Path, *options: str) -> str:
+        raise UsageError("there is no sbatch here", fix=f"run `sbatch {script}` where Slurm is")
     done = subprocess.run(["sbatch", "--parsable", *options, str(script)], capture_output=True, text=True)
     if done.returncode != 0:
         raise GroundswellError(

@@ -1,0 +1,105 @@
+"""The script of a job of many processes, run by bash with stand-ins for Slurm's programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundswell.errors import UsageError
+from groundswell.executors.slurm_job import AHEAD_S, write_job
+
+COMMAND = ["pretrain", "an archive/with 'quotes' $HOME", "--output=x y", "--resume"]
+
+# As srun does: the program once for each task, each with its numbers; then the highest exit code.
+SRUN = """#!/bin/bash
+while [[ "$1" == --* ]]; do shift; done
+[[ -z "$SAVES" ]] || touch "../x y/saves/$SAVES"
+for (( i = 0; i < SLURM_NTASKS; i++ )); do
+    SLURM_PROCID=$i SLURM_LOCALID=$(( i % 2 )) SLURM_STEP_TASKS_PER_NODE="2(x2)" "$@"
+done
+exit "$CODE"
+"""
+SCONTROL = """#!/bin/bash
+if [[ "$1 $2" == "show hostnames" ]]; then echo "first"; echo "second"; else echo "$@" >> "$CALLS"; fi
+"""
+PYTHON = """#!/bin/bash
+echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $OMP_NUM_THREADS"
+printf '%s\\n' "$@"
+"""
+
+
+def stand_ins(folder: Path, state: str) -> Path:
+    folder.mkdir()
+    for name, body in {
+        "srun": SRUN,
+        "scontrol": SCONTROL,
+        "squeue": f"#!/bin/bash\necho {state}\n",
+        "python": PYTHON,
+    }.items():
+        (folder / name).write_text(body)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "saves", "requeued"),
+    [
+        (75, "RUNNING", "step-3", True),
+        (75, "RUNNING", "step-2", False),  # the save that was there before
+        (75, "RUNNING", "", False),
+        (75, "CANCELLED", "step-3", False),
+        (75, "COMPLETING", "step-3", False),
+        (1, "RUNNING", "step-3", False),
+        (0, "", "step-3", False),
+    ],
+)
+def test_bash_starts_every_process_and_requeues_what_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, state: str, saves: str, requeued: bool
+) -> None:
+    (tmp_path / "a place").mkdir()
+    monkeypatch.chdir(tmp_path / "a place")
+    monkeypatch.setattr(sys, "executable", "python")
+    folder = tmp_path / "x y" / "saves"
+    folder.mkdir(parents=True)
+    (folder / "step-2").touch()
+    script = write_job(tmp_path / "made here", "pretrain", COMMAND, folder, ["--nodes=2"])
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    calls = tmp_path / "calls"
+    calls.touch()
+    environment = {
+        "PATH": f"{stand_ins(tmp_path / 'bin', state)}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "41",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_NTASKS": "4",
+        "SLURM_CPUS_PER_TASK": "3",
+        "CODE": str(code),
+        "CALLS": str(calls),
+        "SAVES": saves,
+    }
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+    said = done.stdout.splitlines()
+    each = ["-m", "groundswell", *COMMAND]
+    assert [said[i : i + 1 + len(each)] for i in range(0, len(said), 1 + len(each))] == [
+        [f"{rank}/4 {rank % 2}/2 first:20041 3", *each] for rank in range(4)
+    ]
+    assert calls.read_text().splitlines() == (["requeue 41"] if requeued else [])
+
+
+def test_what_slurm_reads(tmp_path: Path) -> None:
+    script = write_job(tmp_path / "s", "pretrain", COMMAND, tmp_path, ["--nodes=2", "--signal=TERM@60"])
+    assert [line for line in script.read_text().splitlines() if line.startswith("#SBATCH")] == [
+        "#SBATCH --job-name=groundswell-pretrain",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        f"#SBATCH --signal=TERM@{AHEAD_S}",
+        "#SBATCH --nodes=2",
+        "#SBATCH --signal=TERM@60",
+        f'#SBATCH --output="{tmp_path}/s/pretrain.log"',
+    ]
+    with pytest.raises(UsageError, match="no option of sbatch"):
+        write_job(tmp_path / "t", "pretrain", COMMAND, tmp_path, ["nodes=2"])
