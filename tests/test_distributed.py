@@ -1,11 +1,14 @@
 """Collectives: the identity in one process; in two, sums, maxima, and a gather whose gradient comes back."""
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from groundswell import distributed
+from groundswell.errors import LostProcess, UsageError
 from processes import in_processes
 
 
@@ -28,6 +31,43 @@ def test_sums_and_maxima_over_two_processes(tmp_path: Path) -> None:
         assert summed.tolist() == [3.0, -3.0]
         assert largest.tolist() == [2.0, 0.0]
         assert own.tolist() == [1.0 + rank, -3.0 * rank]  # what was given is left alone
+
+
+def test_parts_means_and_the_number_of_the_first(tmp_path: Path) -> None:
+    def job(rank: int) -> list[Tensor | float]:
+        mean = distributed.mean(torch.tensor([2.0 * rank, 5.0]))
+        return [torch.tensor(distributed.own(list(range(7)))), mean, distributed.first(0.1 + rank)]
+
+    for rank, (part, mean, number) in enumerate(in_processes(job, 2, tmp_path)):
+        assert part.tolist() == [[0, 1, 2], [3, 4, 5]][rank]  # equal parts; what cannot be shared is left
+        assert mean.tolist() == [1.0, 5.0]
+        assert number == 0.1
+
+
+def test_a_process_that_is_gone_has_a_name_and_another_error_keeps_its_own(tmp_path: Path) -> None:
+    def job(rank: int) -> None:
+        with pytest.raises(RuntimeError, match="out of memory"), distributed.process_group():
+            raise RuntimeError("out of memory")
+        if rank == 1:
+            os._exit(3)
+        with pytest.raises(LostProcess, match="process 0 of 2"), distributed.process_group():
+            distributed.barrier()
+        os._exit(4)
+
+    with pytest.raises(AssertionError, match=r"\[4, 3\]"):
+        in_processes(job, 2, tmp_path)
+
+
+def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed._local_gpu() == 1
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UsageError, match="process 2 of this machine has no GPU"):
+        distributed._local_gpu()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_LOCALID", "2")  # each task is shown its own
+    assert distributed._local_gpu() == 0
 
 
 def test_gathered_rows_bring_the_gradient_of_every_process_home(tmp_path: Path) -> None:
