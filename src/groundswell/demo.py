@@ -243,7 +243,11 @@ def read_products(stages: Stages, folder: Path, products: str) -> str:
             spacing_m=SPACING_M, chip=(SIZE, SIZE), labels=inputs / TRUTH, columns=Columns(key="id")
         )
         source = SafeProducts([inputs], settings)
-        ingest(source, output, size=(SIZE, SIZE), fit="pad", spacing_m=SPACING_M, shard_rows=SHARD_ROWS, batch=16)
+        done = ingest(
+            source, output, size=(SIZE, SIZE), fit="pad", spacing_m=SPACING_M, shard_rows=SHARD_ROWS, batch=16
+        )
+        if done.rejected:
+            stages.say(f"{len(done.rejected)} images set aside, the first: {done.rejected[0].reason}")
 
     command = f"groundswell ingest {inputs} -o {output} --spacing {SPACING_M:g} --size {SIZE} "
     command += f"--labels {inputs / TRUTH} --labels-key id"
