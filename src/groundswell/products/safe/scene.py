@@ -186,7 +186,8 @@ class Scene:
             for SLC), one value a pixel.
         calibration : "sigma0", "beta0", "gamma0" or None
             What the main variable is, and its name; None gives ``intensity``, the mean of |DN|^2, without ``nesz``
-            (amplitude is its root), and opens neither calibration nor noise.
+            (amplitude is its root), and opens neither calibration nor noise (the calibration of a GRD image of before
+            IPF 2.90 it does: by it the dark border is told, see `groundswell.products.safe.border`).
         denoise : bool
             Subtract thermal noise, where its table is sound and it is not out already; attributes ``denoised`` and
             ``denoise_note`` say what was done. Values below zero are kept.
@@ -206,6 +207,9 @@ class Scene:
             scalar coordinate. Coordinates: ``azimuth`` and ``range`` in metres from the edge of the image, ``line``
             and ``pixel`` of the native grid, ``time`` (azimuth), ``lon``, ``lat``, ``incidence`` (azimuth, range).
             Rows are in the order of time, columns from near to far range: nothing is turned to north.
+            On the native grid nothing is read before it is looked at, and only the part that is looked at.
+            ``border_note`` and ``statistics_note`` are there where a dark border was left out, and where the pixels of
+            a whole image contradict the statistics of its annotation.
 
         Raises
         ------
