@@ -49,6 +49,23 @@ def test_later_layers_win_and_leave_the_rest_alone() -> None:
     }
 
 
+def test_a_value_that_was_taken_away_leaves_no_origin_behind() -> None:
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("recipe demo", {"note": {"from": "demo", "by": "x"}}),
+        ("a.yaml", {"note": None}),
+        ("b.yaml", {"note": {"by": "y"}}),
+    ]
+
+    class Free(Settings):
+        note: dict[str, str]
+
+    settings, origins = config.resolve(Free, layers)
+    assert settings.note == {"by": "y"}
+    assert origins == {"note.by": "b.yaml"}
+    _, origins = config.resolve(Run, [("recipe demo", {"optimiser": {"lr": 1.0}})], ["optimiser={name: adam}"])
+    assert origins["optimiser.lr"] == "recipe demo"  # a mapping adds to one
+
+
 def test_the_layers_given_are_not_changed() -> None:
     layer = {"optimiser": {"lr": 1.0}}
     config.resolve(Run, [("recipe", layer)], ["optimiser.lr=3"])

@@ -88,6 +88,8 @@ def _merge(base: dict[str, Any], new: Mapping[str, Any], origin: str, origins: O
             _merge(base[key], value, origin, origins, where + ".")
         else:
             base[key] = dict(value) if isinstance(value, Mapping) else value
+            for gone in [name for name in origins if name.startswith(where + ".")]:
+                del origins[gone]
             for name, _ in flatten({key: value}, path):
                 origins[name] = origin
 

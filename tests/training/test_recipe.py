@@ -104,3 +104,16 @@ def test_origins_name_the_policy_of_each_kind_of_view() -> None:
     assert recipe.local_views.geometry.scale == (0.05, 0.4)
     assert origins["local_views.geometry.scale"] == "policy oceansar1-local"
     assert origins["views.geometry.scale"] == "policy oceansar1"
+
+
+def test_views_that_were_taken_away_and_given_again_have_the_origins_of_the_last() -> None:
+    layers = [
+        ("recipe base", {**BASE, "method": {"name": "dino"}, "second_views": {"blur": {"p": 0.1}, "gain": {"p": 0.2}}}),
+        ("more.yaml", {"second_views": None}),
+    ]
+    recipe, origins = resolve_recipe(layers, ["second_views.policy=oceansar1", "second_views.gain.p=0.3"])
+    assert recipe.second_views is not None
+    assert origins["second_views.policy"] == origins["second_views.gain.p"] == "command line"
+    assert origins["second_views.blur.p"] == origins["second_views.gain.db"] == "policy oceansar1"
+    assert origins["second_views.notch.p"] == "default"
+    assert recipe.second_views.blur.p == 0.5
