@@ -102,6 +102,16 @@ def test_only_the_figures_of_the_method_count() -> None:
         Health(HealthSettings(grace=0.0, patience=1), SimCLR.watched).judge_features(collapsed, 0.5, 1, "none")
 
 
+def test_an_autoencoder_that_predicts_means_is_told_of_once_late_and_never_stopped() -> None:
+    health = Health(HealthSettings(grace=0.0, patience=1), MAE.watched)
+    assert health.judge_features({"explained": -0.004}, 0.4, 1, "none") is None  # every run begins there
+    assert health.judge_features({"explained": 0.02}, 0.6, 2, "none") is None
+    assert "mean of each patch" in (health.judge_features({"explained": -0.004}, 0.7, 3, "none") or "")
+    assert health.well
+    assert health.judge_features({"explained": -0.004}, 0.8, 4, "none") is None
+    assert Health(HealthSettings(), SimCLR.watched).judge_features(HEALTHY, 0.9, 1, "none") is None
+
+
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, math.nan)])
 def test_steps_that_are_not_finite_are_skipped_and_then_stop_the_run(loss: float, norm: float) -> None:
     health = Health(HealthSettings(max_skipped=2))

@@ -8,7 +8,8 @@ official code (facebookresearch/mae, commit efb2a80) is cited as MC.
                          +------------ those not seen, each normalised by itself ----> mean squared error <+
 
 After training the decoder is thrown away. The encoder is a vision transformer, and sees all patches then. There is no
-second view and no way to collapse to one vector with a low loss, so figures of health are shown, not judged.
+second view and no way to collapse to one vector with a low loss; what can happen is that the decoder stays with the
+mean of each patch, and that is told (`groundswell.training.health`).
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class MAE(Method):
         Of the initial weights.
     """
 
-    watched = frozenset()
+    watched = frozenset({"explained"})
     backbone: VisionTransformer
 
     def __init__(

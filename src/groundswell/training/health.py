@@ -2,8 +2,9 @@
 
 A run can die quietly: all features become one vector (collapse), or a number becomes NaN and every weight follows.
 Both are stopped here with the reason, since hours of a cluster are worth more than hope. Which figures count is the
-method's to say (`Method.watched`): a contrastive loss has a chance level, a teacher can choose all prototypes alike
-or one for all, and an autoencoder cannot collapse.
+method's to say (`Method.watched`): a contrastive loss has a chance level, and a teacher can choose all prototypes alike
+or one for all. An autoencoder can stay with the mean of each patch; since every run of one begins there, and images of
+speckle alone hold no more, that is told and the run goes on.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.exp(-(p * p.log()).sum()))
 
 
+LATE = 0.5  # progress at which an autoencoder should have left the mean of each patch
 SLOWER = "lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger"
 SHARPEN = "lower method.teacher_temperature and final_teacher_temperature, or method.momentum for a faster teacher"
 CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or set method.centring=sinkhorn"
@@ -98,6 +100,8 @@ class Health:
         Steps in a row that were skipped because a number was not finite.
     total_skipped : int
         All of them.
+    told : bool
+        Whether it was said that an autoencoder has learnt nothing; not part of a checkpoint.
     """
 
     settings: HealthSettings
@@ -105,6 +109,7 @@ class Health:
     ill: int = 0
     skipped: int = 0
     total_skipped: int = 0
+    told: bool = False
 
     @property
     def well(self) -> bool:
@@ -151,7 +156,15 @@ class Health:
                 why=f"{fault.what} ({self.ill} looks in a row)",
                 fix=f"{fault.remedy}; the limits are health.*",
             )
-        return fault.what if fault else None
+        if fault:
+            return fault.what
+        if "explained" in self.watched and progress >= LATE and figures["explained"] <= 0 and not self.told:
+            self.told = True
+            return (
+                f"after {progress:.0%} of the run, pixels are predicted no better than by the mean of each patch: a "
+                "higher optimiser.lr, a longer run or larger patches may help; speckle alone cannot be predicted"
+            )
+        return None
 
     def _fault(self, figures: Mapping[str, float]) -> Fault | None:
         s, seen = self.settings, {name: value for name, value in figures.items() if name in self.watched}
