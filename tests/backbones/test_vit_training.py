@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from groundswell.backbones import VisionTransformer
-from groundswell.backbones.vit import add_branch
+from groundswell.backbones.vit import Attention, add_branch
 from groundswell.errors import ModelError
 
 
@@ -126,3 +127,54 @@ def test_positions_of_smaller_crops_are_those_of_the_table_between_its_places() 
     table = vit.positions(8, 8)[0, 1:, 0].view(8, 8)
     torch.testing.assert_close(table[1:-1, 3], 2 * torch.arange(1.0, 7.0) + 0.5, rtol=0, atol=1e-5)
     assert vit(images(size=64)).spatial.shape == (2, 4, 8, 8)
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
+def test_chosen_tokens_are_those_of_the_whole_forward_and_so_are_gradients(registers: int, rate: float) -> None:
+    vit, x = network(registers=registers).double(), images(6).double()
+    vit.prepare(drop_rates=[rate] * 3, layer_scale=0.5, mask_token=True)
+    vit.double()
+    generator = torch.Generator().manual_seed(3)
+    hidden, wanted = torch.rand(2, 6, 16, generator=generator) < 0.4
+    wanted[2] = False  # an image without any
+    draws = torch.rand(6, 6, generator=generator)
+    weight = torch.randn(6 + int(wanted.sum()), 16, generator=generator, dtype=torch.float64)
+
+    def gradients(rows: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad((rows * weight).sum(), list(vit.parameters())))
+
+    whole = vit(x, hidden, draws)
+    expected = torch.cat([whole.pooled, whole.spatial.flatten(2).transpose(1, 2)[wanted]])
+    classes, patches = vit.tokens(x, hidden, draws, wanted)
+    assert classes.shape == (6, 16)
+    # Float64: only the order of sums differs.
+    torch.testing.assert_close(torch.cat([classes, patches]), expected, rtol=0, atol=1e-12)
+    for mine, other in zip(gradients(torch.cat([classes, patches])), gradients(expected), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-11)
+    alone, none = vit.tokens(x, hidden, draws)
+    torch.testing.assert_close(alone, whole.pooled, rtol=0, atol=1e-12)
+    assert none.shape == (0, 16)
+
+
+def test_the_last_block_works_for_the_chosen_tokens_alone() -> None:
+    vit, seen = network(), []
+    for block in vit.blocks:
+        block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numel() // 16))  # type: ignore[union-attr]
+    vit.tokens(images(6))
+    assert seen == [6 * 17, 6 * 17, 6]
+
+
+def test_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_kernel_is() -> None:
+    attention = Attention(48, 3)
+    x = torch.randn(4, 65, 48, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        attention.qkv.weight.mul_(4)  # logits that tell tokens apart
+        exact = attention.gather(x)
+        half = attention.to(torch.bfloat16)
+        ours = half.gather(x.bfloat16()).float() - exact
+        fused = F.scaled_dot_product_attention(*half.split(x.bfloat16())).transpose(1, 2).flatten(2).float() - exact
+    assert (
+        ours.abs().mean() < 1.5 * fused.abs().mean()
+    )  # bfloat16 keeps 8 bits: most of either is the rounding of q, k, v
+    assert ours.abs().mean() < 0.02 * exact.abs().mean().clamp(min=0.1)

@@ -30,9 +30,18 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.scaled_dot_product_attention(*self.split(x))
-        projected: Tensor = self.proj(y.transpose(1, 2).flatten(2))
+        projected: Tensor = self.proj(self.gather(x))
         return projected
+
+    def gather(self, x: Tensor) -> Tensor:
+        """What each token takes from all, before the projection: ``[N, T, D]`` to ``[N, T, D]``."""
+        q, k, v = self.split(x)
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            # Written out: the fused kernel's backward pass is three to five times slower there (docs/speed.md).
+            y = torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), dim=-1).to(v.dtype) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        return y.transpose(1, 2).flatten(2)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens ``[N, T, D]``: float ``[N, heads, T, D / heads]`` each."""
@@ -80,13 +89,25 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP(dim)
 
-    def forward(self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None) -> Tensor:
-        """The block, with its branches dropped at ``rate`` by ``draws [N, 2]`` (see `add_branch`)."""
+    def forward(self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """The block, with its branches dropped at ``rate`` by ``draws [N, 2]`` (see `add_branch`).
+
+        With ``rows [M]`` (int64, places in ``N * T``), for these tokens alone, ``[M, D]``: the others are looked at but
+        go without the projection and the MLP, three quarters of the work.
+        """
         first, second = (None, None) if draws is None else draws.unbind(1)
-        return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
+        if rows is None:
+            return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
+        owner = rows // x.shape[1]
+        seen = self.attn.gather(self.norm1(x)).flatten(0, 1).index_select(0, rows)
+        x = add_branch(x.flatten(0, 1).index_select(0, rows), self._project, rate, first, owner, seen)
+        return add_branch(x, self._mix, rate, second, owner)
 
     def _attend(self, x: Tensor) -> Tensor:
-        y: Tensor = self.attn(self.norm1(x))
+        return self._project(self.attn.gather(self.norm1(x)))
+
+    def _project(self, seen: Tensor) -> Tensor:
+        y: Tensor = self.attn.proj(seen)
         return y if self.layer_scale1 is None else y * self.layer_scale1
 
     def _mix(self, x: Tensor) -> Tensor:
@@ -103,8 +124,15 @@ class Block(nn.Module):
         self.layer_scale1 = self.layer_scale2 = None
 
 
-def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float, draw: Tensor | None) -> Tensor:
-    """``x + branch(x)`` with drop path (stochastic depth, Huang et al. 2016, arXiv 1603.09382).
+def add_branch(
+    x: Tensor,
+    branch: Callable[[Tensor], Tensor],
+    rate: float,
+    draw: Tensor | None,
+    owner: Tensor | None = None,
+    source: Tensor | None = None,
+) -> Tensor:
+    """``x + branch(source)`` with drop path (stochastic depth, Huang et al. 2016, arXiv 1603.09382).
 
     What is kept is scaled up, so that the expectation stays. Up to a rate of 0.1 each sample is dropped by itself, as
     in DINO; above, the branch runs on a fixed part of the batch alone, which saves the work, as in DINOv2
@@ -112,19 +140,30 @@ def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float, draw:
 
     Parameters
     ----------
-    x : float [N, T, D]
+    x : float [N, T, D], or [M, D]
     branch : callable
     rate : float
         Part of the samples that go without the branch.
     draw : float [N], uniform in [0, 1), or None
         None drops nothing.
+    owner : int64 [M], optional
+        The sample of each row of ``x``; without it, a row is a sample.
+    source : as x, optional
+        What the branch is given, where it is not ``x``.
     """
+    source = x if source is None else source
     if draw is None or rate == 0:
-        return x + branch(x)
+        return x + branch(source)
     if rate > 0.1:
-        kept = draw.argsort()[: max(1, int(len(x) * (1 - rate)))]
-        return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=len(x) / len(kept))
-    return x + branch(x) * ((draw >= rate) / (1 - rate)).to(x.dtype)[:, None, None]
+        count = max(1, int(len(draw) * (1 - rate)))
+        kept = draw.argsort()[:count]
+        if owner is not None:
+            kept = torch.isin(owner, kept).nonzero()[:, 0]
+        return x.index_add(0, kept, branch(source[kept]).to(x.dtype), alpha=len(draw) / count)
+    factor = ((draw >= rate) / (1 - rate)).to(x.dtype)
+    if owner is not None:
+        factor = factor[owner]
+    return x + branch(source) * factor.view(-1, *(1 for _ in x.shape[1:]))
 
 
 class PatchEmbedding(nn.Module):
@@ -288,12 +327,42 @@ class VisionTransformer(Backbone):
             x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
         return x
 
-    def transform(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
-        """All blocks and the final norm, ``[N, T, D]`` to ``[N, T, D]``; ``draws [N, 2 depth]`` are for drop path."""
+    def transform(self, x: Tensor, draws: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """All blocks and the final norm, ``[N, T, D]`` to ``[N, T, D]``; ``draws [N, 2 depth]`` are for drop path.
+
+        With ``rows [M]``, the tokens at these places in ``N * T`` alone: ``[M, D]``, the last block spared the others.
+        """
+        last = len(self.blocks) - 1
         for i, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
-            x = block(x, rate, None if draws is None else draws[:, 2 * i : 2 * i + 2])
+            drawn = None if draws is None else draws[:, 2 * i : 2 * i + 2]
+            x = block(x, rate, drawn, rows if i == last else None)
         y: Tensor = self.norm(x)
         return y
+
+    def tokens(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        draws: Tensor | None = None,
+        patches: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The class tokens ``[N, D]`` and the features of some patches ``[M, D]``: as `forward`, with less work.
+
+        Parameters
+        ----------
+        images, mask, draws
+            As in `forward`.
+        patches : bool [N, h w], optional
+            Those that are asked for, M in all; none without it.
+        """
+        x = self.embed(images, mask)
+        n, t = x.shape[:2]
+        rows = torch.arange(0, n * t, t, device=x.device)
+        if patches is not None:
+            image, patch = patches.nonzero(as_tuple=True)
+            rows = torch.cat([rows, image * t + self.prefix + patch])
+        y = self.transform(x, draws, rows)
+        return y[:n], y[n:]
 
     def forward(self, images: Tensor, mask: Tensor | None = None, draws: Tensor | None = None) -> Features:
         """Features of normalised images.
@@ -345,7 +414,8 @@ class VisionTransformer(Backbone):
         for number, module in enumerate(self.blocks):
             if number == block % depth:
                 assert isinstance(module, Block)
-                weights = module.attn.weights(module.norm1(x), first=1)[:, :, 0, self.prefix :].unflatten(2, (h, w))
+                weights = module.attn.weights(module.norm1(x), first=1)[:, :, 0, self.prefix :]
+                weights = weights.reshape(len(x), -1, h, w)
             x = module(x)
         x = self.norm(x)
-        return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).unflatten(2, (h, w))), weights
+        return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.dim, h, w)), weights

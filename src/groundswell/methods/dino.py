@@ -26,7 +26,7 @@ from torch import Tensor
 from groundswell.backbones import Backbone, VisionTransformer
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
-from groundswell.methods.distillation import WATCHED, follow, observe_choices, student_features
+from groundswell.methods.distillation import WATCHED, class_features, drop_path_draws, follow, observe_choices
 from groundswell.methods.heads import PrototypeHead
 from groundswell.methods.schedules import cosine, ramp
 from groundswell.objectives.dino import Centre, centred, dino_loss, sinkhorn_knopp
@@ -97,12 +97,12 @@ class DINO(Method):
             whole = views.globals.contiguous(memory_format=torch.channels_last)
             parts = views.locals.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():  # in training mode: the batch statistics of a ResNet are those of the batch (D1)
-            seen = self.teacher_backbone(whole).pooled
+            seen = class_features(self.teacher_backbone, whole)
             offered = self.teacher_head(seen)
         # One forward for each size of view, one of the head for all (D1 utils.py:594).
-        pooled = [student_features(self.backbone, whole, keys, "global").pooled]
+        pooled = [self._student(whole, keys, "global")]
         if len(parts):
-            pooled.append(student_features(self.backbone, parts, keys, "local").pooled)
+            pooled.append(self._student(parts, keys, "local"))
         logits = self.head(torch.cat(pooled))
         with full_precision:
             temperature = ramp(
@@ -117,6 +117,11 @@ class DINO(Method):
             )
             self.centre.update(offered)  # after its use (D1 main_dino.py:403)
             return loss, Observed(observe_choices(loss.detach(), chosen, raw), seen.float())
+
+    def _student(self, views: Tensor, keys: Tensor, name: str) -> Tensor:
+        if not isinstance(self.backbone, VisionTransformer):
+            return class_features(self.backbone, views)
+        return self.backbone.tokens(views, draws=drop_path_draws(self.backbone, views, keys, name))[0]
 
     def before_update(self) -> None:
         """Early in the run the prototypes stay as they are: no gradient, so no moments and no decay (D1 utils.py)."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from groundswell.backbones import Backbone, VisionTransformer
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
-from groundswell.methods.distillation import WATCHED, follow, observe_choices, per_view, student_features
+from groundswell.methods.distillation import WATCHED, drop_path_draws, follow, observe_choices, per_view
 from groundswell.methods.heads import PrototypeHead
 from groundswell.methods.schedules import cosine, ramp
 from groundswell.objectives.dino import Centre, centred, dino_loss, sinkhorn_knopp
@@ -122,17 +122,15 @@ class DINOv2(Method):
             mask = mask.to(images.device)
 
         with torch.no_grad():  # the teacher sees the views whole
-            seen = self.teacher_backbone(views.globals)
-            offered, offered_patches = self._choose(
-                seen.pooled, masked_patches(seen.spatial, mask), self.teacher_head, self.teacher_patch_head
-            )
-        whole = student_features(self.backbone, views.globals, keys, "global", mask)
-        pooled = [whole.pooled]
+            seen, seen_patches = self.teacher_backbone.tokens(views.globals, patches=mask)
+            offered, offered_patches = self._choose(seen, seen_patches, self.teacher_head, self.teacher_patch_head)
+        draws = drop_path_draws(self.backbone, views.globals, keys, "global")
+        whole, masked = self.backbone.tokens(views.globals, mask, draws, patches=mask)
+        pooled = [whole]
         if len(views.locals):
-            pooled.append(student_features(self.backbone, views.locals, keys, "local").pooled)
-        logits, patch_logits = self._choose(
-            torch.cat(pooled), masked_patches(whole.spatial, mask), self.head, self.patch_head
-        )
+            draws = drop_path_draws(self.backbone, views.locals, keys, "local")
+            pooled.append(self.backbone.tokens(views.locals, draws=draws)[0])
+        logits, patch_logits = self._choose(torch.cat(pooled), masked, self.head, self.patch_head)
         with full_precision:
             chosen, raw = self._targets(offered, self.centre)
             chosen_patches, _ = self._targets(offered_patches, self.patch_centre)
@@ -140,13 +138,13 @@ class DINOv2(Method):
                 logits.view(-1, batch, s.prototypes), chosen.view(-1, batch, s.prototypes), s.student_temperature
             )
             ibot = ibot_loss(patch_logits, chosen_patches, mask, s.student_temperature)
-            spread = torch.stack([koleo(view) for view in whole.pooled.chunk(count)]).sum()
+            spread = torch.stack([koleo(view) for view in whole.chunk(count)]).sum()
             loss = s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * spread
             self.centre.update(offered)
             self.patch_centre.update(offered_patches)
             scalars = {"dino_loss": dino.detach(), "ibot_loss": ibot.detach(), "koleo_loss": spread.detach()}
             scalars |= observe_choices(dino.detach(), chosen, raw)
-            return loss, Observed(scalars, seen.pooled.float())
+            return loss, Observed(scalars, seen.float())
 
     def _choose(
         self, tokens: Tensor, patches: Tensor, head: PrototypeHead, patch_head: PrototypeHead | None
@@ -195,8 +193,3 @@ class DINOv2(Method):
             own = {name: torch.ones_like(p) for name, p in backbone.state_dict().items() if "layer_scale" in name}
             assert backbone.mask_token is not None
             backbone.load_state_dict({"mask_token": backbone.mask_token, **own, **weights})
-
-
-def masked_patches(spatial: Tensor, mask: Tensor) -> Tensor:
-    """The features of the masked patches, ``[M, D]``, from spatial features ``[N, D, h, w]`` and mask ``[N, h w]``."""
-    return spatial.flatten(2).transpose(1, 2)[mask]

@@ -25,19 +25,20 @@ def follow(teacher: Iterable[nn.Module], student: Iterable[nn.Module], momentum:
     torch._foreach_lerp_(mine, theirs, 1 - momentum)
 
 
-def student_features(
-    backbone: Backbone, views: Tensor, keys: Tensor, name: str, mask: Tensor | None = None
-) -> Features:
-    """Features of views ``[V B, C, h, w]``, view by view, with the branches dropped that keys ``[B]`` and name say."""
-    if not isinstance(backbone, VisionTransformer):
-        features: Features = backbone(views)
-        return features
-    draws = None
-    if any(backbone.drop_rates):
-        each = per_view(keys, f"{name}/drop path", len(views) // len(keys))
-        draws = rng.uniform(each, "branches", 2 * len(backbone.blocks)).to(views.device)
-    features = backbone(views, mask, draws)
-    return features
+def class_features(backbone: Backbone, views: Tensor) -> Tensor:
+    """The embeddings ``[N, D]`` of views ``[N, C, h, w]``, without the features of their patches."""
+    if isinstance(backbone, VisionTransformer):
+        return backbone.tokens(views)[0]
+    features: Features = backbone(views)
+    return features.pooled
+
+
+def drop_path_draws(backbone: VisionTransformer, views: Tensor, keys: Tensor, name: str) -> Tensor | None:
+    """What decides which branches views ``[V B, C, h, w]`` go without: ``[V B, 2 depth]``, by keys ``[B]`` and name."""
+    if not any(backbone.drop_rates):
+        return None
+    each = per_view(keys, f"{name}/drop path", len(views) // len(keys))
+    return rng.uniform(each, "branches", 2 * len(backbone.blocks)).to(views.device)
 
 
 def per_view(keys: Tensor, name: str, views: int) -> Tensor:
