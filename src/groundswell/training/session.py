@@ -21,7 +21,7 @@ from groundswell import distributed
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
 from groundswell.config import flatten, validate
-from groundswell.device import choose_device
+from groundswell.device import choose_device, keep_freed_memory
 from groundswell.encoder.directory import load, save_model
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import Preprocessing
@@ -235,6 +235,8 @@ def build_session(
     if not archives:
         raise UsageError("no archive to train on", fix="name one or more archives")
     device = choose_device(recipe.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     check_processes(recipe, device)
     precision = choose(recipe.precision, device)
     log.info("device %s, precision %s: %s", device, precision.name, precision.reason)
