@@ -1,0 +1,186 @@
+"""Attention as a detector: against pixel by pixel sums, a map that knows, and the archive's own masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from groundswell.archive.ingest import ingest
+from groundswell.archive.reader import Archive, open_archive
+from groundswell.backbones import BackboneSettings, VisionTransformer
+from groundswell.encoder.encoder import Encoder
+from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.evaluation.attention import best_head, detection, halves, magnitude, score_attention
+from groundswell.evaluation.truths import patch_counts, read_truths
+from groundswell.physics.imagette import Box, Channel, Imagette, Metadata, Quantity
+from groundswell.products.source import Rejected
+
+SIZE, PATCH = 32, 8
+
+
+class Spots:
+    """Noise with one bright square of 8 px on the grid of patches, its mask, and a box around its middle."""
+
+    channels = (Channel("VV", Quantity.ROUGHNESS_DB),)
+    mask_names: tuple[str, ...] = ("spot", "kinds", "nowhere")
+    eight_bit = False
+    description: dict[str, Any] = {"source": "spots"}  # noqa: RUF012
+
+    def ids(self) -> Sequence[str]:
+        return [f"s{i:02d}" for i in range(12)]
+
+    def read(self, ids: Sequence[str]) -> list[Imagette | Rejected]:
+        return [self._one(int(name[1:])) for name in ids]
+
+    def _one(self, index: int) -> Imagette:
+        pixels = np.random.default_rng(index).normal(0, 1, (SIZE, SIZE))
+        row, column = 8 * (index % 4), 8 * (index // 4)
+        spot = np.zeros((SIZE, SIZE), np.uint8)
+        spot[row : row + 8, column : column + 8] = 1
+        pixels[spot == 1] += 8
+        kinds = 3 * spot
+        kinds[:2] = 255
+        if index == 0:
+            pixels[:8, :8] = np.nan  # where its spot would be
+        boxes = [Box("ship", x=column + 2.5, y=row + 3.0, width=2.0, height=1.2)]
+        return Imagette(
+            pixels=pixels[None].astype(np.float32),
+            channels=self.channels,
+            metadata=Metadata(id=f"s{index:02d}", group=f"g{index // 2}"),
+            masks={"spot": spot, "kinds": kinds, "nowhere": np.zeros_like(spot)},
+            boxes=boxes,
+        )
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    path = tmp_path_factory.mktemp("spots") / "archive"
+    ingest(Spots(), path)
+    return open_archive(path)
+
+
+def encoder_of(archive: Archive, backbone: VisionTransformer) -> Encoder:
+    preprocessing = PreprocessingSettings().resolve(archive.channels, SIZE, SIZE)
+    return Encoder(backbone, preprocessing, "tiny", BackboneSettings(name="vit-ti/8", image_size=SIZE))
+
+
+def looks_at_bright_patches() -> VisionTransformer:
+    """One block with two heads: head 1 of the class token looks at bright patches, head 0 at dark ones.
+
+    The patch map writes the mean of a patch into channel 0 and 8 less it into channel 1, next to a constant, so that
+    the layer norm keeps their order; the class token is that constant alone.
+    """
+    vit = VisionTransformer(8, 1, 2, PATCH, 1, image_size=SIZE).eval()
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.zero_()
+        for norm in (vit.norm, vit.blocks[0].norm1, vit.blocks[0].norm2):
+            norm.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        vit.patch_embed.proj.weight[0] = 1 / PATCH**2
+        assert vit.patch_embed.proj.bias is not None
+        vit.patch_embed.proj.bias[2] = 5.0
+        vit.cls_token[0, 0, 3] = 5.0
+        qkv = vit.blocks[0].attn.qkv  # type: ignore[union-attr]
+        qkv.weight[0, 3] = qkv.weight[4, 3] = 3.0  # queries of the class token: channel 0 of either head
+        qkv.weight[8, 0], qkv.weight[12, 0] = -3.0, 3.0  # keys: minus and plus the level
+    return vit
+
+
+def test_truths_are_masks_classes_and_boxes_where_pixels_are_known(archive: Archive) -> None:
+    truths = {truth.name: truth for truth in read_truths(archive, SIZE)}
+    assert set(truths) == {"spot", "kinds=3", "boxes: ship"}  # what is nowhere is no truth
+    assert truths["spot"].rows.tolist() == list(range(1, 12))  # the spot of the first has no valid pixel
+    spot = truths["spot"].masks[list(truths["spot"].rows).index(6)]
+    assert np.array_equal(np.argwhere(spot == 1), [(y, x) for y in range(16, 24) for x in range(8, 16)])
+    assert (truths["kinds=3"].masks[0][:2] == 255).all()
+    ship = truths["boxes: ship"].masks[list(truths["boxes: ship"].rows).index(6)]
+    # x 10.5 to 12.5 touches columns 10, 11, 12; y 19.0 to 20.2 rows 19, 20
+    assert np.array_equal(np.argwhere(ship == 1), [(y, x) for y in (19, 20) for x in (10, 11, 12)])
+
+
+def test_truths_are_cut_and_padded_as_the_encoder_cuts_images(archive: Archive) -> None:
+    cut = {truth.name: truth for truth in read_truths(archive, 16)}["spot"]
+    assert cut.rows.tolist() == [5, 6, 9, 10]  # of 32 px the middle 16: the others' spots lie outside, or fill nothing
+    assert (cut.masks == 1).sum(axis=(1, 2)).tolist() == [64] * 4
+    padded = {truth.name: truth for truth in read_truths(archive, 40)}["spot"]
+    assert (padded.masks[:, :4] == 255).all()
+    assert (padded.masks[:, 4:36, 4:36] != 255).all()
+
+
+def test_scores_by_patches_are_scores_by_pixels() -> None:
+    generator = np.random.default_rng(0)
+    masks = generator.choice([0, 0, 1, 255], size=(5, 24, 24)).astype(np.uint8)
+    score = generator.integers(0, 4, (5, 3, 3)) / 4  # ties
+    inside, outside = patch_counts(masks, (3, 3))
+    for i in range(5):
+        known = masks[i] != 255
+        spread = np.repeat(np.repeat(score[i], 8, 0), 8, 1)[known]
+        expected = roc_auc_score(masks[i][known], spread), average_precision_score(masks[i][known], spread)
+        assert detection(score[i], inside[i], outside[i]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_magnitude_is_the_distance_from_the_median_where_pixels_are_known() -> None:
+    images = np.zeros((2, 1, 16, 16), np.float32)
+    images[0, 0, :8, 8:] = -4.0
+    known = np.ones((2, 16, 16), bool)
+    known[0, 8:, :8] = False
+    known[1] = False
+    assert magnitude(images, known, (2, 2)).tolist() == [[[0, 4], [0, 0]], [[0, 0], [0, 0]]]
+
+
+def test_the_best_head_is_chosen_on_the_other_half() -> None:
+    codes = np.repeat(np.arange(10), 3)
+    first = halves(codes)
+    assert 0 < first.sum() < 30
+    assert all(first[codes == g].all() or not first[codes == g].any() for g in range(10))
+    scores = np.zeros((30, 2, 2))
+    scores[first, 0] = scores[~first, 1] = 1.0  # each head is perfect on one half and useless on the other
+    chosen, heads = best_head(scores, codes)
+    assert heads == [1, 0]
+    assert chosen.max() == 0  # a choice on the test would have scored 1
+
+
+def test_a_map_that_knows_reaches_the_best_of_the_grid_and_beats_its_controls(archive: Archive) -> None:
+    found = score_attention(encoder_of(archive, looks_at_bright_patches()), archive, draws=200)
+    assert found is not None
+    area = {(r["truth"], r["detector"]): r["value"] for r in found.scores if r["metric"] == "auroc"}
+    assert area["spot", "attention, best head"] == 1.0
+    assert area["spot", "best of this grid"] == 1.0
+    assert area["spot", "pixel magnitude"] == 1.0
+    assert found.heads["spot"]["attention"] == [1, 1]
+    assert area["boxes: ship", "attention, best head"] == pytest.approx(area["boxes: ship", "best of this grid"])
+    assert area["boxes: ship", "best of this grid"] < 1.0  # a patch is larger than the box
+    against = {(r["truth"], r["detector"], r["control"]): r for r in found.differences if r["metric"] == "auroc"}
+    fresh = against["spot", "attention, best head", "random weights, best head"]
+    assert fresh["favours"] == "table"
+    assert fresh["low"] > 0
+    assert fresh["value"] == pytest.approx(1.0 - area["spot", "random weights, best head"])
+    assert against["spot", "attention, best head", "pixel magnitude"]["value"] == 0.0
+    assert fresh["images"] == 11
+    assert fresh["groups"] == 6
+
+
+def test_one_group_is_left_out_by_name(archive: Archive) -> None:
+    found = score_attention(encoder_of(archive, looks_at_bright_patches()), archive.where("group == 'g2'"), draws=200)
+    assert found is not None
+    assert found.scores == []
+    assert found.left_out == {"spot": 1, "kinds=3": 1, "boxes: ship": 1}
+
+
+def test_without_truth_there_is_no_score(tmp_path: Path) -> None:
+    class Bare(Spots):
+        mask_names: tuple[str, ...] = ()
+
+        def _one(self, index: int) -> Imagette:
+            whole = super()._one(index)
+            return Imagette(pixels=whole.pixels, channels=whole.channels, metadata=whole.metadata)
+
+    ingest(Bare(), tmp_path / "bare")
+    bare = open_archive(tmp_path / "bare")
+    assert score_attention(encoder_of(bare, looks_at_bright_patches()), bare) is None
