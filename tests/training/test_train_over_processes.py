@@ -40,8 +40,8 @@ from training.tiny import METHODS, tiny_recipe
 STEPS = 3
 
 COMPARED: dict[str, dict[str, Any]] = {
-    "simclr": {},
     "simclr, accumulated": {"batch_size": 8, "accumulate": 2},
+    "simclr, sharded": {"parallel": "fsdp"},
     "dino": METHODS["dino"],
     "dinov2": {**METHODS["dinov2"], "method": NO_KOLEO},
     "mae": METHODS["mae"],
@@ -208,7 +208,7 @@ def test_stopped_at_one_process_killed_at_another_and_resumed_to_the_same_bits(
 def test_a_process_that_dies_ends_the_others_by_name_and_costs_the_steps_since_the_checkpoint(
     archive: Archive, tmp_path: Path
 ) -> None:
-    recipe = STOPPED["dinov2"]
+    recipe = STOPPED["mae, sharded"]
 
     def die(session: Session) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -225,8 +225,15 @@ def test_a_process_that_dies_ends_the_others_by_name_and_costs_the_steps_since_t
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [2]
     again = tmp_path / "again"
     again.mkdir()
-    reports = in_processes(lambda rank: pretrain([archive], recipe, tmp_path / "run", resume=True).resumed_at, 3, again)
-    assert reports == [2, 2, 2]
+    # Another number of processes, and with all weights in each: the same run but for rounding.
+    other = recipe.model_copy(update={"parallel": "ddp"})
+    reports = in_processes(lambda rank: pretrain([archive], other, tmp_path / "run", resume=True).resumed_at, 2, again)
+    assert reports == [2, 2]
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "processes = 2 where the checkpoint had 3" in log
+    assert "parallel = ddp where the checkpoint had fsdp" in log
+    one = pretrain([archive], recipe, tmp_path / "one").metrics
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
 def test_what_is_decided_together(archive: Archive, tmp_path: Path) -> None:

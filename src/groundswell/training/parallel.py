@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -44,7 +45,7 @@ class Loss(nn.Module):
 
 def spread(method: Method, how: ParallelName) -> nn.Module:
     """The loss of a method over the processes of the run; its parameters are changed in place by ``fsdp``."""
-    loss = Loss(method)
+    loss, device = Loss(method), next(method.parameters()).device
     if distributed.world_size() == 1:
         return loss
     if how == "ddp":
@@ -52,13 +53,15 @@ def spread(method: Method, how: ParallelName) -> nn.Module:
             warnings.simplefilter("ignore", FutureWarning)
             # Buffers are equal already: batch statistics and centres are those of all images.
             spread_out = DistributedDataParallel(loss, broadcast_buffers=False)
-        if next(method.parameters()).device.type == "cpu":
+        if device.type == "cpu":
             spread_out.register_comm_hook(None, lambda _, bucket: _mean_in_order(bucket))
         return spread_out
+    loss.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for module in method.modules():
         if isinstance(module, Block):
-            fully_shard(module)
-    fully_shard(loss)
+            fully_shard(module, mesh=mesh)
+    fully_shard(loss, mesh=mesh)
     return loss
 
 
@@ -92,9 +95,12 @@ def exchanging(loss: nn.Module, last: bool) -> Iterator[None]:
 
 
 def whole(state: Any) -> Any:
-    """A state (nested mappings and lists) with every tensor in one piece; all processes must ask for it."""
+    """A state (nested mappings and lists) with every tensor in one piece; all processes must ask for it.
+
+    What was spread comes to the CPU, tensor by tensor: together they may be more than a GPU holds.
+    """
     if isinstance(state, DTensor):
-        return state.full_tensor()
+        return state.full_tensor().cpu()
     if isinstance(state, Mapping):
         return {key: whole(value) for key, value in state.items()}
     if isinstance(state, list):
