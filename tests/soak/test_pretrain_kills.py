@@ -17,7 +17,8 @@ from groundswell.training.loop import pretrain
 from groundswell.training.run_directory import read_metrics
 from training.tiny import METHODS, make_archive, tiny_recipe
 
-KILLS = {"simclr": 100, "dino": 25, "dino-resnet": 25, "dinov2": 25, "mae": 25}
+KILLS = {"simclr": 100, "dino": 25, "dino-resnet": 25, "dinov2": 25, "mae": 25, "pruned": 25}
+PRUNED = {"pruning": {"rule": "balanced", "keep": 0.5, "resamples": 1, "warmup": 0.1, "every": 0.15}}
 IMAGETTES = 600
 
 
@@ -33,7 +34,7 @@ def test_kills_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(backbones.VIT_SIZES, "ti", (48, 2, 3))  # the same code, a fraction of the time
     make_archive(tmp_path / "archive", IMAGETTES)
     settings = {"length": {"steps": 60}, "batch_size": 32, "log_steps": 2, "checkpoint": {"steps": 3}}
-    recipe = tiny_recipe(**settings, health={"grace": 1.0}, **METHODS.get(name, {}))
+    recipe = tiny_recipe(**settings, health={"grace": 1.0}, **{**METHODS, "pruned": PRUNED}.get(name, {}))
     start = time.monotonic()
     pretrain([open_archive(tmp_path / "archive")], recipe, tmp_path / "whole")
     whole_s = time.monotonic() - start

@@ -30,7 +30,7 @@ Init = Literal["k-means++", "random"]
 
 _SCORES = 1 << 22
 """Scores in one block: 16 MiB, which the allocator hands out again block after block."""
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 2048
 _SLACK = 8.0 * 2.0**-24
 """Rounding of a float32 product of vectors of width D, over sqrt(D) and their lengths: eight standard deviations."""
 _SEED_ROWS = 1 << 16
