@@ -6,6 +6,7 @@ import torch
 from groundswell import rng
 from groundswell.errors import UsageError
 from groundswell.views import MultiCrop, ViewPolicy, ViewSettings
+from groundswell.views import crops as room
 
 LARGE = ViewPolicy(ViewSettings(policy="ocean"), 24)
 SMALL = ViewPolicy(ViewSettings(policy="ocean", geometry={"scale": (0.05, 0.3)}), 10)
@@ -54,3 +55,15 @@ def test_impossible_crops_are_refused():
         MultiCrop(LARGE, SMALL, n_global=0)
     with pytest.raises(UsageError, match="one size"):
         MultiCrop([LARGE, SMALL], None)
+
+
+def test_views_made_at_once_are_those_made_one_by_one_and_mixup_sees_one_batch(monkeypatch):
+    mixed = ViewPolicy(ViewSettings(policy="ocean", mixup={"p": 1.0, "weight": (0.3, 0.5)}), 24)
+    for policy in (LARGE, mixed):
+        made = []
+        for limit in (0, room.AT_ONCE):
+            monkeypatch.setattr(room, "AT_ONCE", limit)
+            made.append(MultiCrop(policy, SMALL, n_global=2, n_local=3)(IMAGES, KEYS))
+        # Filters add in another order where the batch is worked on in other parts.
+        torch.testing.assert_close(made[0].globals, made[1].globals, atol=1e-5, rtol=0)
+        torch.testing.assert_close(made[0].locals, made[1].locals, atol=1e-5, rtol=0)

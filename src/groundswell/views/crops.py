@@ -12,6 +12,8 @@ from groundswell import rng
 from groundswell.errors import UsageError
 from groundswell.views.policies import ViewPolicy
 
+AT_ONCE = 1 << 22  # pixels of the images that are repeated to make several views at once: 16 MB
+
 
 @dataclass(frozen=True)
 class MultiViews:
@@ -77,12 +79,22 @@ class MultiCrop:
         -------
         MultiViews
         """
-        whole = [
-            self.globals_[i % len(self.globals_)](images, rng.keys(0, keys, "global view", i))
-            for i in range(self.n_global)
-        ]
+        policies = [self.globals_[i % len(self.globals_)] for i in range(self.n_global)]
+        whole = _in_turn(policies, images, [rng.keys(0, keys, "global view", i) for i in range(self.n_global)])
         if self.locals_ is None or self.n_local == 0:
             size = self.globals_[0].size
-            return MultiViews(torch.cat(whole), images.new_empty(0, images.shape[1], size, size))
-        parts = [self.locals_(images, rng.keys(0, keys, "local view", i)) for i in range(self.n_local)]
-        return MultiViews(torch.cat(whole), torch.cat(parts))
+            return MultiViews(whole, images.new_empty(0, images.shape[1], size, size))
+        local = [rng.keys(0, keys, "local view", i) for i in range(self.n_local)]
+        return MultiViews(whole, _in_turn([self.locals_] * self.n_local, images, local))
+
+
+def _in_turn(policies: Sequence[ViewPolicy], images: Tensor, keys: Sequence[Tensor]) -> Tensor:
+    """View by view, one view of each image by each policy, with its keys ``[B]``.
+
+    Several of one policy are made at once while the batch is small: the fixed cost of operations is most of the time
+    of views of a few small images. A view is a function of its key, mixup apart, which sees the whole batch.
+    """
+    alike = all(policy is policies[0] for policy in policies) and policies[0].settings.mixup.p == 0
+    if alike and len(keys) * images.numel() <= AT_ONCE:
+        return policies[0](images.repeat(len(keys), 1, 1, 1), torch.cat(list(keys)))
+    return torch.cat([policy(images, key) for policy, key in zip(policies, keys, strict=True)])
