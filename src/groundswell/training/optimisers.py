@@ -188,6 +188,11 @@ def clip_gradients(module: nn.Module, limit: float | None, scope: ClipScope) -> 
         norm = norm.full_tensor()
     if limit is None:
         return norm
+    grads = [p.grad for p in gradients.values() if p.grad is not None]
+    if scope == "tensor" and not any(isinstance(grad, DTensor) for grad in grads):
+        sizes = torch.stack(torch._foreach_norm(grads))  # all at once: a loop takes 10 ms of each step
+        torch._foreach_mul_(grads, (limit / (sizes + 1e-6)).clamp(max=1).unbind())
+        return norm
     if scope == "whole":
         torch.nn.utils.clip_grads_with_norm_(gradients.values(), limit, norm)
         return norm
