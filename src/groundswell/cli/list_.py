@@ -18,21 +18,22 @@ class Kind(StrEnum):
 
     RECIPES = "recipes"
     ENCODERS = "encoders"
+    GRIDS = "grids"
 
 
 @verb
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> Outcome:
-    """List the recipes or the encoders that come with the package.
+    """List the recipes, the grids or the encoders that come with the package.
 
     Of a recipe: what it is for, its method, backbone, input and length. Encoders are the names that `embed` takes
-    besides a model directory, and the architectures a recipe may build.
+    besides a model directory, and the architectures a recipe may build. Grids are what `ablate` takes.
 
     Example: `groundswell list recipes`
     """
-    if kind is Kind.ENCODERS:
-        encoders = _encoders()
-        width = max(map(len, encoders))
-        return Outcome({kind.value: encoders}, "\n".join(f"{n:<{width}}  {about}" for n, about in encoders.items()))
+    if kind is not Kind.RECIPES:
+        named = _encoders() if kind is Kind.ENCODERS else _grids()
+        width = max(map(len, named))
+        return Outcome({kind.value: named}, "\n".join(f"{name:<{width}}  {about}" for name, about in named.items()))
     recipes = _recipes()
     width = max(map(len, recipes))
     lines = [
@@ -62,6 +63,16 @@ def _about(recipe: Recipe) -> dict[str, str]:
         "backbone": f"{backbone.name}, width {backbone.width}" if "resnet" in backbone.name else backbone.name,
         "input": f"{quantity}{size}, views of {recipe.view_size} px{small}",
         "length": f"{amount:g} {unit}",
+    }
+
+
+def _grids() -> dict[str, str]:
+    from groundswell.ablation.grid import grid_names, read_grid
+
+    grids = {name: read_grid(name) for name in grid_names()}
+    return {
+        name: f"{g.settings.description}; {len(g.cells)} cells, {len(g.settings.seeds)} seeds"
+        for name, g in grids.items()
     }
 
 

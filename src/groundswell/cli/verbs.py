@@ -10,7 +10,9 @@ from groundswell.cli import inspect  # noqa: F401
 from groundswell.cli import collocate  # noqa: F401
 from groundswell.cli import views  # noqa: F401
 from groundswell.cli import pretrain  # noqa: F401
+from groundswell.cli import ablate  # noqa: F401
 from groundswell.cli import embed  # noqa: F401
+from groundswell.cli import attend  # noqa: F401
 from groundswell.cli import probe  # noqa: F401
 from groundswell.cli import predict  # noqa: F401
 from groundswell.cli import report  # noqa: F401

@@ -1,0 +1,1 @@
+"""Ablations: what each change of a recipe does, over seeds, beside controls."""

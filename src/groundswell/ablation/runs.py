@@ -1,0 +1,273 @@
+"""The runs of a grid: pretrain, embed and probe each cell with each seed, once; what is finished is reused.
+
+    DIR/runs/NAME-sSEED-KEY/   run/ (see training), table.parquet, results/ (see evaluation), record.json
+    DIR/controls/              tables and results of the controls
+
+A run is known by the digest of its recipe (seed included), its data and the program's version, whatever the cell is
+called; its record is written last. What was stopped goes on from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from groundswell import files
+from groundswell.ablation.grid import Cell, Grid, explain
+from groundswell.archive.reader import Archive
+from groundswell.backbones import build_backbone
+from groundswell.config import to_yaml
+from groundswell.encoder.directory import load
+from groundswell.encoder.embedding import Embedder, embed
+from groundswell.encoder.encoder import Encoder
+from groundswell.encoder.table import EmbeddingTable
+from groundswell.errors import DataError, GroundswellError, ModelError, StoppedBySignal, TrainingError, UsageError
+from groundswell.evaluation.cases import ProbeSettings, make_case
+from groundswell.evaluation.controls import StatisticsEmbedder
+from groundswell.evaluation.probe import run_probe
+from groundswell.evaluation.results import for_json
+from groundswell.evaluation.targets import read_target
+from groundswell.training.loop import pretrain
+from groundswell.training.recipe import LengthSettings, Recipe, horizon
+from groundswell.training.run_directory import RunDirectory, read_metrics
+from groundswell.training.session import build_views
+
+Record = dict[str, Any]
+Say = Callable[[str], None]
+
+RECORD = "record.json"
+DONE, FAILED = "done", "failed"
+_TRIAL_IMAGES = 32
+_NOT_THE_MODEL = {"checkpoint", "description"}
+"""Settings of a recipe that decide neither the weights nor whether a run is given up."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the plan.
+
+    Attributes
+    ----------
+    cell : Cell
+    seed : int
+    recipe : Recipe
+    key : str
+        Names the run whatever its cell is called.
+    folder : Path
+    status : str
+        ``done``, ``failed``, ``begun`` or ``new``.
+    """
+
+    cell: Cell
+    seed: int
+    recipe: Recipe
+    key: str
+    folder: Path
+    status: str
+
+
+def plan(grid: Grid, archives: Sequence[Archive], output: Path) -> list[Planned]:
+    """The runs of a grid, seed by seed, so that what is there after a while covers every cell.
+
+    Raises
+    ------
+    UsageError, DataError
+        When the probe or a cell's settings do not fit the archives: before anything is trained.
+    """
+    _check_probe(archives, grid.settings.probe)
+    for cell in grid.cells:
+        _check(cell, archives[0])
+    data = [archive.hash for archive in archives]
+    planned: list[Planned] = []
+    folders: dict[str, Path] = {}
+    for seed in grid.settings.seeds:
+        for cell in grid.cells:
+            recipe = cell.with_seed(seed)
+            settings = recipe.model_dump(mode="json", exclude=_NOT_THE_MODEL)
+            key = files.digest([settings, data, metadata.version("groundswell")])[:12]
+            if key not in folders:
+                there = sorted((output / "runs").glob(f"*-{key}"))
+                slug = re.sub(r"[^A-Za-z0-9.+]+", "-", cell.name).strip("-") or "cell"
+                folders[key] = there[0] if there else output / "runs" / f"{slug}-s{seed}-{key}"
+            planned.append(Planned(cell, seed, recipe, key, folders[key], _status(folders[key])))
+    return planned
+
+
+def _status(folder: Path) -> str:
+    if (folder / RECORD).is_file():
+        return str(files.read_json(folder / RECORD)["status"])
+    return "begun" if folder.exists() else "new"
+
+
+def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
+    """Refuse targets that are not there and splits that leak before, not after, hours of training."""
+    frames = [(a if probe.where is None else a.where(probe.where)).catalogue for a in archives]
+    frame = pd.concat(frames, ignore_index=True)
+    for name in probe.targets:
+        make_case(frame, read_target(frame, name, probe.task), probe)
+
+
+def _check(cell: Cell, archive: Archive) -> None:
+    try:
+        preprocessing = _preprocessing(cell.recipe, archive)
+        build_views(cell.recipe, [channel.quantity for channel in preprocessing.channels])
+    except GroundswellError as error:
+        where = f"cell {cell.name}" + (f": {error.where}" if error.where else "")
+        raise type(error)(error.what, where=where, why=error.why, fix=error.fix) from error
+
+
+def _preprocessing(recipe: Recipe, archive: Archive) -> Any:
+    return recipe.preprocessing.resolve(archive.channels, archive.height, archive.width, archive.schema.spacing_m)
+
+
+def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[str, float]:
+    """Minutes of pretraining of one run of each cell, by cell name: its own length, or from a trial of three steps.
+
+    A guess for this machine as it is now; embedding and probing come on top.
+    """
+    minutes: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for one in planned:
+            name, recipe = one.cell.name, one.recipe
+            if name in minutes:
+                continue
+            if recipe.length.minutes is not None:
+                minutes[name] = recipe.length.minutes
+                continue
+            trial = {"batch_size": min(recipe.batch_size, _TRIAL_IMAGES), "accumulate": 1, "log_steps": 1}
+            short = recipe.model_copy(update={**trial, "length": LengthSettings(steps=3)})
+            pretrain(archives, short, Path(scratch) / one.key)
+            timing = read_metrics(RunDirectory(Path(scratch) / one.key).metrics)[-1]["timing"]
+            minutes[name] = _images(recipe, archives) / timing["images_per_s"] / 60
+    return minutes
+
+
+def _images(recipe: Recipe, archives: Sequence[Archive]) -> float:
+    """How many images a run with this recipe sees."""
+    rows = sum(len(a if recipe.where is None else a.where(recipe.where)) for a in archives)
+    steps = horizon(recipe, max(rows // recipe.batch_size, 1)).steps
+    assert steps is not None
+    return steps * recipe.images_per_step
+
+
+def run_all(
+    planned: Sequence[Planned],
+    archives: Sequence[Archive],
+    probe: ProbeSettings,
+    say: Say,
+    *,
+    retry_failed: bool = False,
+) -> list[Record]:
+    """Carry out a plan; the record of every run, in its order.
+
+    A run that collapses, diverges or cannot be probed is recorded with its reason, and the others go on.
+
+    Raises
+    ------
+    StoppedBySignal
+        After SIGTERM or Ctrl-C, with a checkpoint; the same call goes on.
+    """
+    records: list[Record] = []
+    for number, one in enumerate(planned, start=1):
+        head = f"[{number}/{len(planned)}] {one.cell.name}, seed {one.seed}"
+        probe_key = files.digest(probe.model_dump(mode="json"))
+        path = one.folder / RECORD
+        record: Record | None = files.read_json(path) if path.is_file() else None
+        if record is not None and (record["status"] == FAILED) and not retry_failed:
+            say(f"{head}: failed before ({record['error']['what']}); --retry-failed tries again")
+        elif record is not None and record["status"] == DONE and record["probe"] == probe_key:
+            say(f"{head}: nothing has changed, reused")
+        else:
+            say(f"{head}: {'goes on' if one.folder.exists() else 'starts'}")
+            record = _carry_out(one, archives, probe, say, fresh=record is not None and record["status"] == FAILED)
+            record |= {"key": one.key, "probe": probe_key, "folder": one.folder.name}
+            files.write_json(path, record)
+        records.append({**record, "cell": one.cell.name, "seed": one.seed})
+    return records
+
+
+def _carry_out(one: Planned, archives: Sequence[Archive], probe: ProbeSettings, say: Say, fresh: bool) -> Record:
+    run, started = one.folder / "run", time.monotonic()
+    try:
+        report = pretrain(
+            archives,
+            one.recipe,
+            run,
+            resume=not (fresh and run.exists()),
+            overwrite=fresh and run.exists(),
+            given=to_yaml(one.recipe.model_dump(mode="json", exclude_none=True)),
+        )
+        encoder = load(report.model).on(one.recipe.device, channels_last=True)
+        scores = _judge(encoder, archives, probe, one.folder)
+    except StoppedBySignal as error:
+        raise StoppedBySignal(error.what, where=error.where, fix="run the same command again to go on") from error
+    except (TrainingError, DataError, ModelError, UsageError) as error:
+        say(f"    failed: {error.what}" + (f" ({error.why})" if error.why else ""))
+        return {"status": FAILED, "error": explain(error), "scores": []}
+    facts = {"steps": report.steps, "images": report.images, "training": report.metrics}
+    return {"status": DONE, "scores": scores, **facts, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _judge(embedder: Embedder, archives: Sequence[Archive], probe: ProbeSettings, folder: Path) -> list[Record]:
+    """Embed and probe; the scores, one record each metric, protocol, part and target."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "table.parquet"
+    embed(embedder, archives, table, where=probe.where)
+    results = run_probe({"model": EmbeddingTable.read(table)}, probe)
+    results.save(folder / "results", overwrite=True)
+    shown = {target["name"]: target["metric"] for target in results.record["targets"]}
+    scores: list[Record] = for_json(list(results.record["scores"]))
+    return [{**row, "headline": row["metric"] == shown[row["target"]]} for row in scores]
+
+
+def run_controls(grid: Grid, archives: Sequence[Archive], output: Path, say: Say) -> list[Record]:
+    """Records of the controls, like those of runs: cell is the control's name; statistics has the seed None.
+
+    Random weights stand beside each architecture and preprocessing of the grid, with the grid's seeds.
+    """
+    probe = grid.settings.probe
+    wanted: list[tuple[str, int | None, str, Callable[[], Embedder]]] = []
+    if "random" in grid.settings.controls:
+        seen: list[str] = []
+        for cell in grid.cells:
+            recipe = cell.recipe
+            kind = files.digest([recipe.backbone.model_dump(), recipe.preprocessing.model_dump(mode="json")])
+            if kind in seen:
+                continue
+            name = "random weights" if not seen else f"random weights of {cell.name}"
+            seen.append(kind)
+            for drawn in grid.settings.seeds:
+                wanted.append((name, drawn, kind, lambda r=recipe, s=drawn: _random(r, archives[0], s)))  # type: ignore[misc]
+    if "statistics" in grid.settings.controls:
+        wanted.append(("statistics", None, "", StatisticsEmbedder))
+    data = [archive.hash for archive in archives]
+    records = []
+    for name, seed, kind, make in wanted:
+        key = files.digest([name, seed, kind, data, probe.model_dump(mode="json"), metadata.version("groundswell")])[
+            :12
+        ]
+        folder = output / "controls" / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{key}"
+        title = name if seed is None else f"{name}, seed {seed}"
+        if (folder / RECORD).is_file():
+            say(f"{title}: nothing has changed, reused")
+        else:
+            say(f"{title}: embedded and probed")
+            files.write_json(folder / RECORD, {"status": DONE, "scores": _judge(make(), archives, probe, folder)})
+        records.append({**files.read_json(folder / RECORD), "cell": name, "seed": seed})
+    return records
+
+
+def _random(recipe: Recipe, archive: Archive, seed: int) -> Encoder:
+    """The encoder of a recipe before its first step."""
+    preprocessing = _preprocessing(recipe, archive)
+    backbone = build_backbone(recipe.backbone, len(preprocessing.channels), seed)
+    encoder = Encoder(backbone, preprocessing, f"random:{recipe.name}:{seed}", recipe.backbone)
+    return encoder.on(recipe.device, channels_last=True)

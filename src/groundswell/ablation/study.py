@@ -1,0 +1,107 @@
+"""A whole study: plan, runs, controls, one table, one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from groundswell.ablation.grid import BASE, Grid
+from groundswell.ablation.plot import draw_ablation
+from groundswell.ablation.runs import FAILED, Say, plan, run_all, run_controls
+from groundswell.ablation.table import long_table, summarise, write_table
+from groundswell.archive.reader import Archive
+from groundswell.encoder.provenance import attribution, describe, in_words
+from groundswell.errors import TrainingError, UsageError
+from groundswell.evaluation.results import for_json
+from groundswell.files import write_json
+
+RESULTS, PLOT = "results.json", "plot.png"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study came to.
+
+    Attributes
+    ----------
+    folder : Path
+    table : DataFrame
+        See `summarise`.
+    runs : list of dict
+        Records of the runs.
+    files : list of Path
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    runs: list[dict[str, Any]]
+    files: list[Path]
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """Runs that came to nothing, with the reason under ``error``."""
+        return [record for record in self.runs if record["status"] == FAILED]
+
+
+def run_study(
+    grid: Grid,
+    archives: Sequence[Archive],
+    output: str | Path,
+    say: Say = lambda _: None,
+    *,
+    retry_failed: bool = False,
+) -> Study:
+    """Run a grid in ``output``; called again, it reuses what is finished and goes on with the rest.
+
+    Raises
+    ------
+    UsageError
+        When ``output`` holds something else.
+    TrainingError
+        When every run failed.
+    StoppedBySignal
+        After SIGTERM or Ctrl-C; the same call goes on.
+    """
+    folder = Path(output)
+    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in ("runs", RESULTS)):
+        raise UsageError(
+            "there is something else at the place of the study", where=folder, fix="choose another --output"
+        )
+    planned = plan(grid, archives, folder)
+    runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
+    if all(record["status"] == FAILED for record in runs):
+        raise TrainingError(
+            f"all {len(runs)} runs of the study failed",
+            where=folder,
+            why=str(runs[0]["error"]["what"]),
+            fix="try the base alone first (groundswell pretrain), then add --retry-failed",
+        )
+    controls = run_controls(grid, archives, folder, say)
+    table = summarise(grid, runs, controls)
+    paths = write_table(table, folder)
+    data = [describe(archive) for archive in archives]
+    record = {
+        "format": FORMAT,
+        "groundswell": metadata.version("groundswell"),
+        "grid": grid.settings.model_dump(mode="json"),
+        "cells": [
+            {"name": c.name, "overrides": c.overrides, "recipe": c.recipe.model_dump(mode="json")} for c in grid.cells
+        ],
+        "data": {"text": in_words(data), "attribution": attribution(data), "archives": [d.to_json() for d in data]},
+        "runs": runs,
+        "controls": controls,
+        "summary": [{str(k): v for k, v in row.items()} for row in table.astype(object).to_dict("records")],
+    }
+    write_json(folder / RESULTS, for_json(record))
+    note = (
+        f"{in_words(data)}  Ticks: runs; dots and bars: mean and 95 % interval over {len(grid.settings.seeds)} seeds."
+    )
+    title = f"{grid.settings.name}: each cell changes {BASE} ({grid.settings.base})"
+    draw_ablation(table, long_table([*runs, *controls]), title, note, folder / PLOT)
+    return Study(folder, table, runs, [*paths, folder / RESULTS, folder / PLOT])

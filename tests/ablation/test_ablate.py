@@ -1,0 +1,225 @@
+"""The study, through the command line: two cells and two seeds of a few steps, killed, resumed, failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import crash
+from groundswell.archive.reader import Archive
+from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
+from groundswell.cli.app import application
+from training.tiny import make_archive, tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return make_archive(tmp_path_factory.mktemp("ablation") / "archive")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grid")
+    recipe = tiny_recipe(length={"steps": 3}, checkpoint={"steps": 1})
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True)))
+    values = {
+        "base": "tiny.yaml",
+        "seeds": [0, 1],
+        "changes": {"no blur": {"views.blur.p": 0}},
+        "probe": {"targets": ["pattern"], "protocols": ["knn"], "k": [3], "draws": 100, "cv": "group", "folds": 2},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(values))
+    return folder / "study.yaml"
+
+
+def ablate(archive: Archive, grid: Path, output: Path, *extra: str) -> Any:
+    return CliRunner().invoke(application, ["ablate", str(archive.path), "-g", str(grid), "-o", str(output), *extra])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: Archive, grid: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A study, and how often it renames a file or folder into its place."""
+    output = tmp_path_factory.mktemp("whole") / "study"
+    with crash.trapped() as trap:
+        result = ablate(archive, grid, output, "--json")
+    assert result.exit_code == 0, result.output
+    return output, trap.counts["replace"]
+
+
+@pytest.fixture(scope="module")
+def whole(undisturbed: tuple[Path, int]) -> Path:
+    return undisturbed[0]
+
+
+def test_a_study_compares_each_cell_with_the_base_and_the_controls(whole: Path) -> None:
+    table = pd.read_csv(whole / "table.csv")
+    shown = table[table["headline"]].set_index("cell")
+    assert list(shown.index) == ["base", "no blur", "random weights", "statistics"]
+    assert list(shown["seeds"]) == [2, 2, 2, 1]
+    record = json.loads((whole / "results.json").read_text())
+    assert [(r["cell"], r["seed"], r["status"]) for r in record["runs"]] == [
+        (cell, seed, "done") for seed in (0, 1) for cell in ("base", "no blur")
+    ]
+    by_run = {(r["cell"], r["seed"]): r for r in record["runs"]}
+    for seed in (0, 1):
+        models = [whole / "runs" / by_run[cell, seed]["folder"] / "run" / "model" for cell in ("base", "no blur")]
+        weights = [(model / "model.safetensors").read_bytes() for model in models]
+        assert weights[0] != weights[1]
+    values = {key: next(s["value"] for s in r["scores"] if s["headline"]) for key, r in by_run.items()}
+    assert shown.loc["base", "mean"] == pytest.approx((values["base", 0] + values["base", 1]) / 2)
+    differences = [values["no blur", seed] - values["base", seed] for seed in (0, 1)]
+    assert shown.loc["no blur", "difference"] == pytest.approx(sum(differences) / 2)
+    assert (whole / "plot.png").stat().st_size > 5000
+
+
+def test_called_again_everything_is_reused(archive: Archive, grid: Path, whole: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("*") if p.is_file()}
+    table = (whole / "table.csv").read_bytes()
+    result = ablate(archive, grid, whole)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("reused") == 4 + 3
+    assert {p: p.stat().st_mtime_ns for p in (whole / "runs").rglob("*") if p.is_file()} == before
+    assert (whole / "table.csv").read_bytes() == table
+
+
+def test_killed_in_the_middle_it_comes_to_the_same_table(
+    archive: Archive, grid: Path, undisturbed: tuple[Path, int], tmp_path: Path
+) -> None:
+    whole, count = undisturbed
+    output = tmp_path / "study"
+    command = ["ablate", str(archive.path), "-g", str(grid), "-o", str(output), "--json"]
+
+    def job() -> None:
+        with crash.trapped(f"replace:before:{count // 2}"):
+            CliRunner().invoke(application, command)
+
+    assert in_fork(job) == -signal.SIGKILL
+    states = {path.name: (path / "record.json").exists() for path in (output / "runs").iterdir()}
+    assert set(states.values()) == {True, False}, states  # some finished, one in the middle
+    result = CliRunner().invoke(application, command)
+    assert result.exit_code == 0, result.output
+    assert (output / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
+    assert (output / "table.parquet").read_bytes() == (whole / "table.parquet").read_bytes()
+
+
+def in_fork(job: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            job()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_cell_that_collapses_is_recorded_and_the_rest_goes_on(
+    archive: Archive, grid: Path, whole: Path, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(grid.read_text())
+    values["base"] = str(grid.parent / "tiny.yaml")
+    values["seeds"] = [0]
+    values["changes"] = {"strict": {"health.min_rank": 1000.0, "health.patience": 1, "health.grace": 0.0}}
+    values["changes"]["strict"]["optimiser.lr"] = 0.002
+    (tmp_path / "failing.yaml").write_text(yaml.safe_dump(values))
+    result = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study", "--json")
+    assert result.exit_code == 4, result.output
+    data = json.loads(result.stdout)
+    assert [(f["cell"], f["error"]["kind"]) for f in data["failed"]] == [("strict", "CollapsedError")]
+    assert "effective rank" in data["failed"][0]["error"]["why"]
+    table = pd.read_csv(tmp_path / "study" / "table.csv").query("headline").set_index("cell")
+    assert (table.loc["strict", "failed"], table.loc["strict", "seeds"]) == (1, 0)
+    assert table.loc["base", "seeds"] == 1
+
+    again = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study")
+    assert again.exit_code == 4
+    assert "failed before" in again.stderr
+    retried = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study", "--retry-failed")
+    assert retried.exit_code == 4
+    assert "strict, seed 0: goes on" in retried.stderr
+
+
+def test_a_dry_run_counts_and_writes_nothing(archive: Archive, grid: Path, whole: Path, tmp_path: Path) -> None:
+    result = ablate(archive, grid, tmp_path / "study", "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert (data["to_do"], len(data["runs"])) == (4, 4)
+    assert data["minutes"].keys() == {"base", "no blur"}
+    assert 0 < data["total_minutes"] < 30
+    assert not (tmp_path / "study").exists()
+    done = json.loads(ablate(archive, grid, whole, "--dry-run", "--json").stdout)
+    assert (done["to_do"], done["total_minutes"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["views.blurr.p=0"], "did you mean 'blur'"),
+        (["views.solarise.p=0.5"], "cell base"),
+        (["preprocessing.quantity=sigma0"], "cell base"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_runs(
+    archive: Archive, grid: Path, tmp_path: Path, extra: list[str], message: str
+) -> None:
+    result = ablate(archive, grid, tmp_path / "study", *extra)
+    assert result.exit_code in (2, 3)
+    assert message in result.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_leaking_split_or_an_unknown_target_is_refused_before_anything_runs(
+    archive: Archive, grid: Path, tmp_path: Path
+) -> None:
+    """The split of the archive straddles its groups."""
+    values = yaml.safe_load(grid.read_text()) | {"base": str(grid.parent / "tiny.yaml")}
+    for probe, message in (
+        ({"targets": ["pattern"]}, "groups are in both"),
+        ({"targets": ["patern"]}, "label_pattern"),
+    ):
+        (tmp_path / "leaking.yaml").write_text(yaml.safe_dump(values | {"probe": probe}))
+        result = ablate(archive, tmp_path / "leaking.yaml", tmp_path / "study")
+        assert result.exit_code in (2, 3)
+        assert message in result.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_another_folder_is_not_written_into(archive: Archive, grid: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    result = ablate(archive, grid, tmp_path)
+    assert result.exit_code == 2
+    assert "something else" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_without_an_archive_there_is_nothing_to_do(grid: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(application, ["ablate", "length.steps=2", "-g", str(grid), "-o", str(tmp_path / "s")])
+    assert result.exit_code == 2
+    assert "no archive" in result.stderr
+
+
+def test_a_stopped_study_ends_with_75_and_goes_on(archive: Archive, grid: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "groundswell", "ablate", str(archive.path), "length.steps=400", "-g", str(grid)]
+    child = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "s")], stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    while not list(tmp_path.glob("s/runs/*/run/checkpoints/step-*.json")) and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 75, errors
+    assert b"same command again" in errors
