@@ -262,7 +262,8 @@ def outline(corners: Sequence[tuple[float, float]]) -> shapely.Polygon:
         pole = math.copysign(90.0, ring[0][1])
         ring += [(ring[-1][0], pole), (ring[0][0], pole)]
     polygon = shapely.Polygon(ring)
-    return polygon if polygon.is_valid else polygon.convex_hull
+    hull = polygon.convex_hull
+    return hull if hull.area > 0.0 and not (polygon.is_valid and polygon.area > 0.0) else polygon
 
 
 def footprint(corners: Sequence[tuple[float, float]]) -> bytes:
