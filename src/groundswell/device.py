@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
     """Let this process hold what it frees, for its next step; whether that was possible (glibc alone can).
 
     By default glibc gives every block above 32 MiB back at once, and the next step has its pages cleared anew:
-    a fifth of a ResNet's step on a CPU (docs/speed.md). The peak stays what it is; between peaks, memory does not fall.
+    a fifth of a ResNet's step on a CPU (docs/speed.md). The peak grows by some per cent; memory does not fall again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
