@@ -58,6 +58,14 @@ def test_a_process_that_is_gone_has_a_name_and_another_error_keeps_its_own(tmp_p
         in_processes(job, 2, tmp_path)
 
 
+def test_half_an_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UsageError, match="2 processes"), distributed.process_group():
+        pass
+
+
 def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")

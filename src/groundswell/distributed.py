@@ -56,15 +56,22 @@ def process_group(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
     LostProcess
         When another process has gone, or has not answered for so long.
     UsageError
-        When a machine has more processes than GPUs.
+        When a machine has more processes than GPUs, or the environment is incomplete.
     """
     joining = launched()[1] > 1 and not dist.is_initialized()
     if joining:
         if torch.cuda.is_available():
             torch.cuda.set_device(_local_gpu())
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        with _naming_lost_processes():
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        try:
+            with _naming_lost_processes():
+                dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        except ValueError as error:
+            raise UsageError(
+                f"the environment speaks of {launched()[1]} processes (WORLD_SIZE) and not of how they meet",
+                why=str(error),
+                fix="start them by torchrun; for a single one, unset WORLD_SIZE",
+            ) from error
     try:
         with _naming_lost_processes():
             yield
