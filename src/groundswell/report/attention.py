@@ -119,7 +119,7 @@ def attention_sheet(
     maps = attention_maps(parts)
     settings: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8.5, "axes.linewidth": 0.6, "text.parse_math": False}
     columns = 1 + len(maps) + 1
-    wide = max(_TILE * columns + 1.1, 7.2)
+    wide = max(_TILE * columns + 1.1, 5.6 if scores is None else 7.2)
     lower = 0.0 if scores is None else _height_of_scores(scores)
     tall = _HEAD + _TITLE + _TILE * len(rows)
     with mpl.rc_context(settings):
@@ -175,7 +175,7 @@ def _tiles(
         len(rows),
         2 + len(maps),
         left=1.05 / wide,
-        right=1 - 0.05 / wide,
+        right=(1.05 + _TILE * (2 + len(maps))) / wide,
         top=top,
         bottom=0.05 / tall,
         wspace=0.04,
