@@ -71,6 +71,13 @@ def test_the_layers_given_are_not_changed() -> None:
     config.resolve(Run, [("recipe", layer)], ["optimiser.lr=3"])
     assert layer == {"optimiser": {"lr": 1.0}}
 
+    class Deep(config.Settings):
+        views: dict[str, dict[str, float]]
+
+    deep = {"views": {"geometry": {"rotation": 1.0}}}
+    config.resolve(Deep, [("recipe", deep)], ["views.geometry.rotation=0"])
+    assert deep == {"views": {"geometry": {"rotation": 1.0}}}  # however deep the mappings lie
+
 
 @pytest.mark.parametrize(
     ("override", "what", "fix"),

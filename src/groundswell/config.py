@@ -6,6 +6,7 @@ schema, recipe, ``--config`` files, trailing ``a.b=c``, flags.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -87,7 +88,7 @@ def _merge(base: dict[str, Any], new: Mapping[str, Any], origin: str, origins: O
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             _merge(base[key], value, origin, origins, where + ".")
         else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
+            base[key] = copy.deepcopy(value)
             for gone in [name for name in origins if name.startswith(where + ".")]:
                 del origins[gone]
             for name, _ in flatten({key: value}, path):

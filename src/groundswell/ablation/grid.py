@@ -13,7 +13,6 @@ probe: {targets: [label_phenomenon], protocols: [knn, linear]}
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,8 +157,7 @@ def _cells(settings: GridSettings, base: Mapping[str, Any], overrides: Sequence[
         for owner, keys in (("settings", {**settings.settings, **given}), (name, changed)):
             if any(key.split(".")[0] == "seed" for key in keys):
                 raise ConfigError("seed is no setting of a cell", where=owner, fix="list the seeds under seeds:")
-        own = copy.deepcopy(base)  # merging layers changes what lies in the first one
-        layers = [(f"recipe {settings.base}", own), ("settings", nested(settings.settings, "settings"))]
+        layers = [(f"recipe {settings.base}", base), ("settings", nested(settings.settings, "settings"))]
         layers += [("command line", nested(given, "command line")), (f"cell {name}", nested(changed, name))]
         layers.append(("seeds", {"seed": settings.seeds[0]}))
         try:

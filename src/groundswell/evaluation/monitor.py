@@ -11,7 +11,7 @@ from groundswell.archive.reader import Archive
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import DataError, did_you_mean
 from groundswell.evaluation.knn import KNNClassifier
-from groundswell.training.loop import Monitor
+from groundswell.training.session import Monitor
 
 LIMIT = 400
 """Images embedded for a score: on two CPU cores seconds, and half of them tell accuracy to about 0.03."""
