@@ -21,7 +21,7 @@ from groundswell.cli import verbs  # noqa: F401 - registers them
 from groundswell.cli.app import application
 from groundswell.encoder.table import EmbeddingTable
 from groundswell.products.safe_writer.model import Image, Signal
-from groundswell.products.safe_writer.writer import write_wv
+from groundswell.products.safe_writer.writer import write_grd, write_wv
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 
 ROOT = Path(__file__).parents[1]
@@ -122,11 +122,19 @@ def archive_page(folder: Path, names: Callable[[], dict[str, Any]]) -> None:
 
 
 def products_page(folder: Path, names: Callable[[], dict[str, Any]]) -> None:
-    """A product of the name that the page has, whose sigma0 is known."""
-    product = write_wv(folder, [Image(shape=(300, 420), beam="WV1", number=3, signals=(Signal(sigma0=0.05),))])
-    (name,) = re.findall(r'open_product\("(.*?)"\)', blocks("docs/products.md", "python")[0])
-    product.rename(folder / name)
-    dataset = names()["dataset"]
+    """Two products of the names that the page has, whose sigma0 is known."""
+    signals = (Signal(sigma0=0.05),)
+    wave = write_wv(folder, [Image(shape=(300, 420), beam="WV1", number=3, signals=signals)])
+    both = (*signals, Signal(polarisation="VH", sigma0=0.05))
+    ground = write_grd(folder, Image(shape=(400, 520), beam="IW", signals=both))
+    named = [re.findall(r'open_product\("(.*?)"\)', body) for body in blocks("docs/products.md", "python")]
+    for product, (name,) in zip((wave, ground), named, strict=True):
+        product.rename(folder / name)
+    found = names()
+    assert found["overview"].shape == (2, 20, 26)
+    # With the noise (-22 dB), which an IW scene without azimuth vectors keeps; speckle leaves 0.1 % (one sigma).
+    assert float(found["mean"]) == pytest.approx(0.05 + 10**-2.2, rel=0.01)
+    dataset = found["dataset"]
     assert set(dataset.data_vars) == {"sigma0", "nesz", "valid"}
     assert dataset["sigma0"].dims == ("azimuth", "range")
     assert {"incidence", "lon", "lat"} <= set(dataset.coords)
@@ -140,8 +148,7 @@ PAGES = {"README.md": readme, "docs/archive.md": archive_page, "docs/products.md
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (body,) = blocks(page, "python")
-    PAGES[page](tmp_path, lambda: run(body))
+    PAGES[page](tmp_path, lambda: run("\n".join(blocks(page, "python"))))
 
 
 def test_no_python_of_the_documentation_is_left_out() -> None:

@@ -21,6 +21,7 @@ def test_the_message_holds_every_part_in_order() -> None:
     [
         (errors.GroundswellError, 1),
         (errors.TrainingError, 1),
+        (errors.LostProcess, 1),
         (errors.CollapsedError, 1),
         (errors.DivergedError, 1),
         (errors.UsageError, 2),

@@ -24,6 +24,11 @@ TIMEOUT_S = 600.0
 
 Rows = TypeVar("Rows")
 
+_joined: list[Any] = []
+"""The group last joined, held until the process ends or joins another. DDP owns it, too; were DDP's the last hand to let
+go of it, it would wait for gloo's threads and keep Python's lock, for which one of them may be waiting (seen once). A
+reference of Python's own gives the lock away first."""
+
 
 def launched() -> tuple[int, int]:
     """Rank and number of processes as a launcher has put them into the environment; (0, 1) without one."""
@@ -72,6 +77,7 @@ def process_group(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
                 why=str(error),
                 fix="start them by torchrun; for a single one, unset WORLD_SIZE",
             ) from error
+        _joined[:] = [dist.group.WORLD]
     try:
         with _naming_lost_processes():
             yield

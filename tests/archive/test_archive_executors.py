@@ -192,7 +192,7 @@ def test_shares_need_a_plan_and_keep_out_of_each_others_way(tmp_path: Path) -> N
         """While a share is being written, others may be, but neither the same shards nor the whole."""
 
         def read(self, ids: Sequence[str]) -> list[Imagette | Rejected]:
-            if not done:
+            if not done and len(ids) > 1:  # one alone is looked at for its spacing, before anything is held
                 done.extend(ingest_share(SOURCE, path, Share(1, 2), options()))
                 with pytest.raises(UsageError, match="another process is writing shard 0"):
                     ingest_share(SOURCE, path, Share(0, 4), options())

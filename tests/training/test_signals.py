@@ -1,11 +1,20 @@
 """Signals as requests: the first asks, a second acts, and what a launcher passes on is no second one."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from groundswell.training import signals
 from groundswell.training.signals import listening
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    """Python's own: a shell that starts the tests in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_first_asks_and_the_second_acts() -> None:
