@@ -25,9 +25,9 @@ TIMEOUT_S = 600.0
 Rows = TypeVar("Rows")
 
 _joined: list[Any] = []
-"""The group last joined, held until the process ends or joins another. DDP owns it, too; were DDP's the last hand to let
-go of it, it would wait for gloo's threads and keep Python's lock, for which one of them may be waiting (seen once). A
-reference of Python's own gives the lock away first."""
+"""The group last joined, held until the process ends or joins another. DDP owns it, too; were DDP's the last hand to
+let go of it, it would wait for gloo's threads and keep Python's lock, for which one of them may be waiting (seen once).
+A reference of Python's own gives the lock away first."""
 
 
 def launched() -> tuple[int, int]:
