@@ -159,7 +159,7 @@ def test_a_dry_run_counts_and_writes_nothing(archive: Archive, grid: Path, whole
     data = json.loads(result.stdout)
     assert (data["to_do"], len(data["runs"])) == (4, 4)
     assert data["minutes"].keys() == {"base", "no blur"}
-    assert 0 < data["total_minutes"] < 30
+    assert data["total_minutes"] > 0
     assert not (tmp_path / "study").exists()
     done = json.loads(ablate(archive, grid, whole, "--dry-run", "--json").stdout)
     assert (done["to_do"], done["total_minutes"]) == (0, 0)

@@ -102,7 +102,7 @@ def _plan(grid: Grid, archives: list[Archive], output: Path) -> Outcome:
         "grid": grid.settings.model_dump(mode="json"),
         "runs": [{"cell": o.cell.name, "seed": o.seed, "status": o.status, "folder": str(o.folder)} for o in planned],
         "to_do": len(left),
-        "minutes": {name: round(value, 2) for name, value in minutes.items()},
-        "total_minutes": round(total, 1),
+        "minutes": {name: float(f"{value:.3g}") for name, value in minutes.items()},
+        "total_minutes": float(f"{total:.3g}"),
     }
     return Outcome(data, escape("\n".join(lines)))
