@@ -257,7 +257,10 @@ class LightlyDINOv2(LightlyDINO):
         shown, local = views
         assert isinstance(self.student_backbone, TimmViT)
         side = self.student_backbone.masked.vit.patch_embed.grid_size[0]
-        block_mask = self.masking.random_block_mask(size=(len(shown), side, side), device=shown.device)
+        least = 4 if side >= 8 else 1  # its default; a block of four is more than it may mask of 4 x 4 patches
+        block_mask = self.masking.random_block_mask(
+            size=(len(shown), side, side), min_num_masks_per_block=least, device=shown.device
+        )
         mask = shown.new_zeros((len(shown), 1 + side**2), dtype=torch.bool)
         mask[:, 1:] = block_mask.flatten(start_dim=1)
         with torch.no_grad():
