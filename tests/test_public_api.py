@@ -56,3 +56,11 @@ def test_the_five_lines(tmp_path: Path) -> None:
     assert vectors.shape == (40, 32)
     assert set(scores.scores["metric"]) >= {"rmse", "bias"}
     assert np.isfinite(scores.scores["value"]).all()
+
+
+def test_a_worker_that_ingests_products_starts_without_torch() -> None:
+    """Each of many processes would spend more than a second on it."""
+    rooms = "groundswell.archive.ingest, groundswell.products.folder.images, groundswell.products.safe.source"
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import crash
-from groundswell import backbones
 from groundswell.archive.reader import Archive
 from groundswell.encoder.directory import load
 from groundswell.methods.base import Method
@@ -22,20 +21,14 @@ from training.test_pretrain import pretrain_until
 from training.test_training_kills import in_fork, result
 from training.tiny import METHODS, tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 STEPS = 5
 
 
 def recipe_of(name: str, **changes: Any) -> Recipe:
     health = {"grace": 1.0}  # so small a network has hardly a feature
     return tiny_recipe(length={"steps": STEPS}, checkpoint={"steps": 2}, health=health, **(METHODS[name] | changes))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shallow() -> Iterator[None]:
-    """Two narrow blocks for twelve: the same code, a fraction of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.VIT_SIZES, "ti", (48, 2, 3))
-        yield
 
 
 @pytest.fixture(scope="module")

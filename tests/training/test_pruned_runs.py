@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from torch.nn import functional as F
 
 import crash
-from groundswell import backbones
 from groundswell.archive.reader import Archive
 from groundswell.backbones import build_backbone
 from groundswell.encoder.directory import load
@@ -33,6 +31,8 @@ from training.test_pretrain import pretrain_until
 from training.test_training_kills import in_fork, result
 from training.tiny import METHODS, tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 ROWS = 36  # of the tiny archive, for training
 RULE = {"rule": "oceansar1", "keep": 0.5, "clusters": [6, 2], "warmup": 0.25, "every": 0.375}
 
@@ -41,14 +41,6 @@ def pruned(**changes: Any) -> Recipe:
     """Eight steps of eight images: draws before steps 2, 5 and none after; an epoch is four batches, then two."""
     values = {"batch_size": 8, "length": {"steps": 8}, "checkpoint": {"steps": 2}, "pruning": RULE}
     return tiny_recipe(health={"grace": 1.0}, **(values | changes))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shallow() -> Iterator[None]:
-    """Two narrow blocks for twelve: the same code, a fraction of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.VIT_SIZES, "ti", (48, 2, 3))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from groundswell.archive.schema import ChannelSchema, DType
 from groundswell.errors import UsageError
 from groundswell.physics.imagette import Channel, Quantity
+from groundswell.physics.quantities import FLOOR_DB
 
 DECIBELS = (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB)
 
@@ -52,8 +53,6 @@ def channel_schema(channel: Channel, dtype: DType, *, eight_bit: bool = False) -
     if dtype == "float32":
         return ChannelSchema(name=name, quantity=quantity)
     if dtype == "uint16" and quantity in DECIBELS:
-        from groundswell.physics.quantities import FLOOR_DB
-
         return ChannelSchema(
             name=name, quantity=quantity, scale_factor=STEP_DB, add_offset=FLOOR_DB, fill=FILL, floor_db=FLOOR_DB
         )

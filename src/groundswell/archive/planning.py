@@ -28,6 +28,7 @@ from groundswell.archive.schema import (
 from groundswell.errors import ArchiveError, DataError, UsageError
 from groundswell.files import sha256_file
 from groundswell.physics.imagette import Channel, Imagette, Quantity
+from groundswell.physics.quantities import convert
 from groundswell.products.source import Source
 
 SPACING_TOLERANCE = 0.01
@@ -108,8 +109,6 @@ def _target(channel: Channel, options: Options) -> Quantity:
         to_db = channel.quantity is Quantity.SIGMA0 and options.dtype != "float32"
         target = Quantity.SIGMA0_DB if to_db else channel.quantity
     if target is not channel.quantity:
-        from groundswell.physics.quantities import convert
-
         # Refused here if physics does not allow it, rather than image by image.
         convert(np.ones((1, 2, 2), np.float32), channel.quantity, target, np.full((1, 2), 35.0))
     return target

@@ -23,6 +23,7 @@ from groundswell.archive.schema import ArchiveSchema
 from groundswell.archive.writer import Prepared
 from groundswell.errors import QuantityError
 from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
+from groundswell.physics.quantities import convert
 from groundswell.products.source import Rejected
 
 Pixels = NDArray[np.float32]
@@ -119,8 +120,6 @@ def _fit_and_convert(
 def _convert(plane: Pixels, source: Quantity, target: Quantity, metadata: Metadata) -> Pixels:
     if source is target:
         return plane
-    from groundswell.physics.quantities import convert
-
     incidence = column_incidence(metadata, plane.shape[1])
     return np.asarray(convert(plane[None], source, target, None if incidence is None else incidence[None])[0])
 

@@ -38,7 +38,7 @@ class Attention(nn.Module):
         q, k, v = self.split(x)
         if q.device.type == "cpu" and q.dtype == torch.bfloat16:
             # Written out: the fused kernel's backward pass is three to five times slower there (docs/speed.md).
-            y = torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), dim=-1).to(v.dtype) @ v
+            y = _weights(q, k).to(v.dtype) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         return y.transpose(1, 2).flatten(2)
@@ -55,7 +55,12 @@ class Attention(nn.Module):
         How much of each token (last axis) the ``first`` tokens (default all) take.
         """
         q, k, _ = self.split(x)
-        return torch.softmax(q[:, :, :first] @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), dim=-1)
+        return _weights(q[:, :, :first], k)
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    """Softmax of the scaled products (Vaswani et al. 2017, arXiv 1706.03762, equation 1)."""
+    return torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), dim=-1)
 
 
 class MLP(nn.Module):

@@ -10,11 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from groundswell.errors import QuantityError
-from groundswell.physics.gmf import cmod5n
 from groundswell.physics.imagette import Quantity
 
 FLOOR_DB = -45.0
@@ -52,6 +50,10 @@ def roughness_reference_db(incidence_deg: Floats | float) -> NDArray[np.float64]
 
     Source: Hersbach (2008), ECMWF technical memorandum 554, for the model.
     """
+    import torch  # here: a worker that ingests products starts a second sooner without
+
+    from groundswell.physics.gmf import cmod5n
+
     incidence = torch.as_tensor(np.asarray(incidence_deg, dtype=np.float64))
     sigma0 = cmod5n(REFERENCE_WIND, REFERENCE_PHI_DEG, incidence)
     return np.asarray(10.0 * torch.log10(sigma0).numpy())

@@ -102,11 +102,6 @@ class Session:
         """Seconds spent on the run, over all its lives."""
         return time.monotonic() - self.started
 
-    @property
-    def progress(self) -> float:
-        """Progress of the run, in [0, 1]."""
-        return self.horizon.progress(self.at.step, self.elapsed)
-
     def encoder(self) -> Encoder:
         """The network that becomes the encoder, as it is now, copied, with its preprocessing."""
         method = self.method
@@ -170,7 +165,8 @@ class Session:
         }
         if distributed.is_first():
             path = self.checkpoints.save(self.at.step, state)
-            log.info("saved %s at step %d, %.1f %% of the run", path.name, self.at.step, 100 * self.progress)
+            progress = self.horizon.progress(self.at.step, self.elapsed)
+            log.info("saved %s at step %d, %.1f %% of the run", path.name, self.at.step, 100 * progress)
         self.last_checkpoint = self.checkpoints.path(self.at.step).name
         self.save_model()
 
