@@ -21,6 +21,8 @@ from groundswell.products.safe.image import CALIBRATIONS, Files, SafeImage
 if TYPE_CHECKING:
     import xarray as xr
 
+_SLIVER = 1e-6  # of the convex hull: what encloses less is a zigzag, whose area rounding decides
+
 
 class Scene:
     """One image: a wave-mode imagette, a stripmap or TOPS swath, or a ground-range scene.
@@ -253,17 +255,20 @@ def outline(corners: Sequence[tuple[float, float]]) -> shapely.Polygon:
     """The polygon of (longitude, latitude) corners, in their order around it; it is valid, and in one piece.
 
     Across the date line longitudes run on beyond 180 degrees. Around a pole it reaches to the pole's latitude at all
-    longitudes. Corners in an order that makes it cross itself give their convex hull.
+    longitudes. Corners in an order that makes it cross itself, or enclose next to nothing of their convex hull, give
+    that hull; corners on one line, whose hull is nothing, what they enclose: nothing.
     """
-    ring = [corners[0]]
-    for lon, lat in (*corners[1:], corners[0]):  # each at most 180 degrees from the one before
+    places = [(round(lon, 9), round(lat, 9)) for lon, lat in corners]  # 0.1 mm: GEOS loses areas beside 1e-160 degrees
+    ring = [places[0]]
+    for lon, lat in (*places[1:], places[0]):  # each at most 180 degrees from the one before
         ring.append(((lon - ring[-1][0] + 180.0) % 360.0 + ring[-1][0] - 180.0, lat))
     if abs(ring[-1][0] - ring[0][0]) > 180.0:  # once around the Earth
         pole = math.copysign(90.0, ring[0][1])
         ring += [(ring[-1][0], pole), (ring[0][0], pole)]
     polygon = shapely.Polygon(ring)
     hull = polygon.convex_hull
-    return hull if hull.area > 0.0 and not (polygon.is_valid and polygon.area > 0.0) else polygon
+    sound = polygon.is_valid and polygon.area > _SLIVER * hull.area
+    return polygon if sound or not hull.area > 0.0 else hull
 
 
 def footprint(corners: Sequence[tuple[float, float]]) -> bytes:
