@@ -39,11 +39,13 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Two test processes of one thread each: the numbers must not depend on the machine's core count.
+# Two test processes of one thread each: the numbers must not depend on the machine's core count. Properties are tried
+# on the same examples each time, so that a failure is the change's; `soak` looks for new ones.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not soak'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not soak' --hypothesis-profile=ci
 
 soak: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'hypothesis and not soak'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s
 
 clean:

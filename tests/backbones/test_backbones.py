@@ -103,6 +103,25 @@ def test_stages_are_pooled_by_mean_and_by_maximum():
     assert pooled.shape == (2, backbone.dim) == (2, 2 * (16 + 32 + 64))
 
 
+@pytest.mark.parametrize("depth", [1, 2, 5, 12])
+def test_quarters_of_the_blocks_are_pooled_without_the_class_token_and_registers(depth):
+    backbone = VisionTransformer(32, depth, 2, 8, 1, image_size=32, registers=3, pooling="stages").eval()
+    torch.manual_seed(0)
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    seen = []
+    for block in backbone.blocks:
+        block.register_forward_hook(lambda module, inputs, output: seen.append(output[:, 4:]))
+    x = torch.randn(2, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, (alone, _) = backbone(x), backbone.tokens(x)
+    stages = [seen[{1: 0, 2: 0, 5: 2, 12: 5}[depth]], seen[{1: 0, 2: 1, 5: 3, 12: 8}[depth]], seen[depth - 1]]
+    expected = [alone] + [s.mean(1) for s in stages] + [s.max(dim=1).values for s in stages]
+    torch.testing.assert_close(features.pooled, torch.cat(expected, dim=1), rtol=0, atol=1e-6)  # another order of sums
+    assert features.pooled.shape == (2, backbone.dim) == (2, 7 * 32)
+    assert features.spatial.shape == (2, 32, 4, 6)
+
+
 def test_spatial_features_keep_rows_and_columns_in_place():
     """A change in one corner changes that corner of the spatial features most."""
     x = torch.zeros(1, 1, 64, 64)
@@ -178,6 +197,8 @@ def test_images_that_patches_do_not_tile_are_refused():
         ({"name": "resnet19"}, "name"),
         ({"name": "resnet18", "registers": 4}, "registers means nothing"),
         ({"name": "vit-s/16", "stem": "small"}, "stem means nothing"),
+        ({"name": "resnet18", "pooling": "class"}, "cannot pool by 'class'"),
+        ({"name": "vit-s/16", "pooling": "mean"}, "cannot pool by 'mean'"),
         ({"widht": 3}, "did you mean 'width'"),
     ],
 )

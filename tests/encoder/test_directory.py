@@ -28,6 +28,8 @@ ARCHITECTURES = [
     {"name": "resnet18", "width": 8, "pooling": "stages"},
     {"name": "vit-ti/8", "image_size": 24},
     {"name": "vit-ti/8", "image_size": 24, "registers": 4},
+    {"name": "vit-ti/8", "image_size": 24, "pooling": "stages"},
+    {"name": "vit-ti/8", "image_size": 24, "registers": 4, "pooling": "stages"},
     {"name": "resnet18", "width": 8, "stem": "small"},
 ]
 
@@ -53,7 +55,7 @@ def test_round_trip(archive: Archive, tmp_path: Path, architecture: dict[str, ob
     assert not [f.name for f in (tmp_path / "m").iterdir() if f.suffix in {".pt", ".pth", ".bin", ".pkl"}]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES[:5])
+@pytest.mark.parametrize("architecture", ARCHITECTURES[:7])
 def test_transformers_reads_it_without_remote_code(
     archive: Archive, tmp_path: Path, architecture: dict[str, object]
 ) -> None:

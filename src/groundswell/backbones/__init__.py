@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
 
 import torch
 from pydantic import Field, model_validator
 
 from groundswell.backbones.base import Backbone, Features
-from groundswell.backbones.resnet import BasicBlock, Bottleneck, Pooling, ResNet, Stem
-from groundswell.backbones.vit import VisionTransformer
+from groundswell.backbones.resnet import BasicBlock, Bottleneck, ResNet, Stem
+from groundswell.backbones.resnet import Pooling as StagePooling
+from groundswell.backbones.vit import TokenPooling, VisionTransformer
 from groundswell.config import Settings
 
 __all__ = [
@@ -35,7 +37,7 @@ Name = Literal[
     "vit-l/16",
 ]
 
-# dim, depth, heads: DeiT (arXiv 2012.12877) for ti and s, ViT (arXiv 2010.11929) for b and l
+# width, depth, heads: DeiT (arXiv 2012.12877) for ti and s, ViT (arXiv 2010.11929) for b and l
 VIT_SIZES = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
 RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -60,8 +62,10 @@ class BackboneSettings(Settings):
         ResNet: channels of the first stage (64 is the paper's).
     stem : "imagenet" or "small"
         ResNet: 7x7 convolution of stride 2 and max pooling, or 3x3 of stride 1 without pooling, for small chips.
-    pooling : "mean" or "stages"
-        ResNet: the embedding is the mean of the last stage, or means and maxima of the last three.
+    pooling : "mean", "class" or "stages"
+        Of what the embedding is made. ResNet: the mean of the last stage ("mean", its default), or means and maxima
+        of the last three. ViT: the class token ("class", its default), or that and means and maxima of the patches
+        after the last three quarters of the blocks.
     registers : int
         ViT: extra tokens.
     image_size : int
@@ -71,13 +75,22 @@ class BackboneSettings(Settings):
     name: Name = "resnet18"
     width: int = Field(default=64, ge=4, le=1024)
     stem: Stem = "imagenet"
-    pooling: Pooling = "mean"
+    pooling: StagePooling | TokenPooling = "mean"
     registers: int = Field(default=0, ge=0, le=64)
     image_size: int = Field(default=256, ge=8)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pool_as_the_paper(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and str(values.get("name")).startswith("vit"):
+            return {"pooling": "class", **values}
+        return values
+
     @model_validator(mode="after")
     def _settings_of_the_other_family(self) -> Self:
-        resnet, vit = {"width", "stem", "pooling"}, {"registers", "image_size"}
+        if self.pooling not in get_args(TokenPooling if self.name.startswith("vit") else StagePooling):
+            raise ValueError(f"{self.name} cannot pool by {self.pooling!r}: leave pooling out, or use stages")
+        resnet, vit = {"width", "stem"}, {"registers", "image_size"}
         foreign = resnet if self.name.startswith("vit") else vit
         for field in sorted(foreign & self.model_fields_set):
             if getattr(self, field) != type(self).model_fields[field].default:
@@ -99,14 +112,19 @@ def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> B
     with torch.random.fork_rng(devices=[]):  # constructors of torch draw weights of their own: thrown away below
         if settings.name in RESNETS:
             block, depths = RESNETS[settings.name]
+            assert settings.pooling != "class"
             network: ResNet | VisionTransformer = ResNet(
                 block, depths, in_channels, settings.width, settings.stem, settings.pooling
             )
         else:
             size, patch = settings.name.removeprefix("vit-").split("/")
-            dim, depth, heads = VIT_SIZES[size]
+            width, depth, heads = VIT_SIZES[size]
+            assert settings.pooling != "mean"
             network = VisionTransformer(
-                dim, depth, heads, int(patch), in_channels, settings.image_size, settings.registers
+                *(width, depth, heads, int(patch), in_channels),
+                image_size=settings.image_size,
+                registers=settings.registers,
+                pooling=settings.pooling,
             )
     with torch.no_grad():
         network.initialise(generator)

@@ -55,8 +55,8 @@ _TABLES = {"resnet": _RESNET, "vit": _VIT, "dinov2_with_registers": _DINOV2}
 def transformers_config(settings: BackboneSettings, in_channels: int) -> dict[str, Any] | None:
     """The ``config.json`` of the transformers class that computes what our backbone does.
 
-    None for the small ResNet stem, which transformers does not have. Its ResNet pools by the mean alone: with
-    ``pooling="stages"`` the spatial features agree and ``pooler_output`` does not.
+    None for the small ResNet stem, which transformers does not have. Its networks pool by the mean or the class token
+    alone: with ``pooling="stages"`` the spatial features agree and what they pool does not.
     """
     if settings.name in RESNETS:
         if settings.stem != "imagenet":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from torch import Generator, Tensor, nn
 
 from groundswell.backbones.base import Backbone, Features
 from groundswell.errors import ModelError
+
+Visit = Callable[[int, Tensor], None]
+TokenPooling = Literal["class", "stages"]
 
 
 class Attention(nn.Module):
@@ -171,6 +175,11 @@ def add_branch(
     return x + branch(source) * factor.view(-1, *(1 for _ in x.shape[1:]))
 
 
+def quarters(depth: int) -> list[int]:
+    """After how many of ``depth`` blocks the second, third and last quarter of them end."""
+    return [math.ceil(depth * quarter / 4) for quarter in (2, 3, 4)]
+
+
 class PatchEmbedding(nn.Module):
     """One linear map a patch, ``[N, C, H, W]`` to ``[N, D, H / patch, W / patch]``."""
 
@@ -184,18 +193,27 @@ class PatchEmbedding(nn.Module):
 
 
 class VisionTransformer(Backbone):
-    """A plain vision transformer; ``pooled`` is the class token after the final norm.
+    """A plain vision transformer; ``pooled`` is the class token after the final norm, or tells of the patches, too.
 
     Parameters
     ----------
-    dim, depth, heads, patch, in_channels : int
+    width, depth, heads, patch, in_channels : int
+        ``width`` of the tokens.
     image_size : int
         Height and width in px of the images that the position table is made for; other sizes interpolate it.
     registers : int
         Extra tokens that take no part in the output.
+    pooling : "class" or "stages"
+        "class": ``pooled`` is the class token, as in the papers.
+        "stages" (ours): the class token, the means over the patches after the second, third and last quarter of the
+        blocks (before the final norm), and then their maxima, as of the stages of a `ResNet`. DINOv2's linear
+        evaluation has the class tokens of the last blocks and one mean (facebookresearch/dinov2 b8931f7,
+        eval/linear.py). Methods train on the class token all the same (docs/recipes.md).
 
     Attributes
     ----------
+    width : int
+        Of the tokens; ``dim`` is that of ``pooled``.
     prefix : int
         Tokens before those of the patches: the class token and the registers.
     drop_rates : sequence of float
@@ -206,32 +224,35 @@ class VisionTransformer(Backbone):
 
     def __init__(
         self,
-        dim: int,
+        width: int,
         depth: int,
         heads: int,
         patch: int,
         in_channels: int,
         image_size: int = 256,
         registers: int = 0,
+        pooling: TokenPooling = "class",
     ) -> None:
-        super().__init__(dim, in_channels)
+        super().__init__(width if pooling == "class" else 7 * width, in_channels)
         if image_size % patch:
             raise ModelError(
                 f"image_size {image_size} is not a multiple of the patch of {patch} px",
                 where="backbone.image_size",
                 fix=f"use {max(image_size // patch, 1) * patch}",
             )
+        self.width = width
+        self.pooling = pooling
         self.patch = patch
         self.grid = image_size // patch
         self.prefix = 1 + registers
         self.drop_rates: Sequence[float] = [0.0] * depth
         self.mask_token: nn.Parameter | None = None
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
-        self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim)) if registers else None
-        self.patch_embed = PatchEmbedding(in_channels, dim, patch)
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
+        self.patch_embed = PatchEmbedding(in_channels, width, patch)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def initialise(self, generator: Generator) -> None:
         """Draw fresh weights: normal of 0.02 cut at two absolute units, biases 0; the patch map as in MAE.
@@ -242,7 +263,7 @@ class VisionTransformer(Backbone):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
                 nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.dim, -1), generator=generator)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.width, -1), generator=generator)
         nn.init.zeros_(self.patch_embed.proj.bias)  # type: ignore[arg-type]
         for token in (self.cls_token, self.pos_embed, self.register_tokens):
             if token is not None:
@@ -266,10 +287,10 @@ class VisionTransformer(Backbone):
             self.drop_rates = list(drop_rates)
         if layer_scale is not None:
             for block in self.blocks:
-                block.layer_scale1 = nn.Parameter(torch.full((self.dim,), layer_scale))
-                block.layer_scale2 = nn.Parameter(torch.full((self.dim,), layer_scale))
+                block.layer_scale1 = nn.Parameter(torch.full((self.width,), layer_scale))
+                block.layer_scale2 = nn.Parameter(torch.full((self.width,), layer_scale))
         if mask_token:
-            self.mask_token = nn.Parameter(torch.zeros(1, 1, self.dim))
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, self.width))
 
     def plain(self) -> VisionTransformer:
         """A copy that computes the same features without what `prepare` has added."""
@@ -289,7 +310,7 @@ class VisionTransformer(Backbone):
         """
         if (height, width) == (self.grid, self.grid):
             return self.pos_embed
-        table = self.pos_embed[:, 1:].view(1, self.grid, self.grid, self.dim).permute(0, 3, 1, 2)
+        table = self.pos_embed[:, 1:].view(1, self.grid, self.grid, self.width).permute(0, 3, 1, 2)
         table = F.interpolate(
             table.float(), size=(height, width), mode="bicubic", antialias=self.register_tokens is not None
         )
@@ -332,15 +353,22 @@ class VisionTransformer(Backbone):
             x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
         return x
 
-    def transform(self, x: Tensor, draws: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    def transform(
+        self, x: Tensor, draws: Tensor | None = None, rows: Tensor | None = None, visit: Visit | None = None
+    ) -> Tensor:
         """All blocks and the final norm, ``[N, T, D]`` to ``[N, T, D]``; ``draws [N, 2 depth]`` are for drop path.
 
         With ``rows [M]``, the tokens at these places in ``N * T`` alone: ``[M, D]``, the last block spared the others.
+        ``visit(n, tokens)`` is shown the tokens after n blocks, from none to all.
         """
         last = len(self.blocks) - 1
         for i, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
+            if visit is not None:
+                visit(i, x)
             drawn = None if draws is None else draws[:, 2 * i : 2 * i + 2]
             x = block(x, rate, drawn, rows if i == last else None)
+        if visit is not None:
+            visit(len(self.blocks), x)
         y: Tensor = self.norm(x)
         return y
 
@@ -386,9 +414,28 @@ class VisionTransformer(Backbone):
         ModelError
             As `embed`.
         """
-        x = self.transform(self.embed(images, mask), draws)
+        return self._features(images, mask, draws)
+
+    def _features(
+        self, images: Tensor, mask: Tensor | None = None, draws: Tensor | None = None, visit: Visit | None = None
+    ) -> Features:
+        ends = quarters(len(self.blocks))
+        means: dict[int, Tensor] = {}
+        maxima: dict[int, Tensor] = {}
+
+        def look(count: int, tokens: Tensor) -> None:
+            if self.pooling == "stages" and count in ends:
+                means[count] = tokens[:, self.prefix :].mean(1)
+                maxima[count] = tokens[:, self.prefix :].amax(1)
+            if visit is not None:
+                visit(count, tokens)
+
+        x = self.transform(self.embed(images, mask), draws, visit=look)
         h, w = images.shape[2] // self.patch, images.shape[3] // self.patch
-        return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.dim, h, w))
+        spatial = x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.width, h, w)
+        if self.pooling == "class":
+            return Features(x[:, 0], spatial)
+        return Features(torch.cat([x[:, 0], *(means[n] for n in ends), *(maxima[n] for n in ends)], dim=1), spatial)
 
     def attention(self, images: Tensor, block: int = -1) -> tuple[Features, Tensor]:
         """Features of normalised images, and how the class token of one block looks at the patches.
@@ -413,14 +460,13 @@ class VisionTransformer(Backbone):
         depth = len(self.blocks)
         if not -depth <= block < depth:
             raise ModelError(f"there is no block {block}", why=f"the network has blocks 0 to {depth - 1}")
-        x = self.embed(images)
-        h, w = images.shape[2] // self.patch, images.shape[3] // self.patch
-        weights = x.new_empty(0)
-        for number, module in enumerate(self.blocks):
-            if number == block % depth:
-                assert isinstance(module, Block)
-                weights = module.attn.weights(module.norm1(x), first=1)[:, :, 0, self.prefix :]
-                weights = weights.reshape(len(x), -1, h, w)
-            x = module(x)
-        x = self.norm(x)
-        return Features(x[:, 0], x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.dim, h, w)), weights
+        chosen = self.blocks[block]
+        assert isinstance(chosen, Block)
+        weights: list[Tensor] = []
+
+        def look(count: int, tokens: Tensor) -> None:
+            if count == block % depth:
+                weights.append(chosen.attn.weights(chosen.norm1(tokens), first=1)[:, :, 0, self.prefix :])
+
+        features = self._features(images, visit=look)
+        return features, weights[0].reshape(len(images), -1, *features.spatial.shape[2:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from groundswell.backbones.vit import quarters
 from groundswell.config import to_yaml
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.provenance import DataUsed, attribution, in_words
@@ -80,18 +81,26 @@ def _use(native: Mapping[str, Any] | None, pooling: str) -> str:
     )
     if native is None:
         return f"{text}\n\nThis architecture has no counterpart in transformers; only groundswell loads it."
-    if native["model_type"] != "resnet":
-        pooled = "last_hidden_state[:, 0]"
-    elif pooling == "mean":
-        pooled = "pooler_output[..., 0, 0]"
-    else:  # "stages"
-        pooled = (
-            "torch.cat([h.mean((2, 3)) for h in hidden_states[-3:]] + [h.amax((2, 3)) for h in hidden_states[-3:]], 1)"
-        )
     return (
         f"{text}\n\nThe weights also load with `transformers.AutoModel.from_pretrained` "
-        f"(`{native['architectures'][0]}`); give it images scaled as above, the embedding is `{pooled}`."
+        f"(`{native['architectures'][0]}`); give it images scaled as above, the embedding is "
+        f"`{_pooled(native, pooling)}`."
     )
+
+
+def _pooled(native: Mapping[str, Any], pooling: str) -> str:
+    """The embedding in terms of what a class of transformers returns, with ``output_hidden_states=True``."""
+    if pooling == "mean":
+        return "pooler_output[..., 0, 0]"
+    if pooling == "class":
+        return "last_hidden_state[:, 0]"
+    if native["model_type"] == "resnet":
+        stages = "hidden_states[-3:]"
+        return f"torch.cat([h.mean((2, 3)) for h in {stages}] + [h.amax((2, 3)) for h in {stages}], 1)"
+    prefix = 1 + native.get("num_register_tokens", 0)
+    blocks = ", ".join(f"hidden_states[{end}]" for end in quarters(native["num_hidden_layers"]))
+    means, maxima = (f"[h[:, {prefix}:].{function}(1) for h in ({blocks})]" for function in ("mean", "amax"))
+    return f"torch.cat([last_hidden_state[:, 0]] + {means} + {maxima}, 1)"
 
 
 def _is_number(value: object) -> bool:

@@ -26,7 +26,14 @@ from torch import Tensor
 from groundswell.backbones import Backbone, VisionTransformer
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
-from groundswell.methods.distillation import WATCHED, class_features, drop_path_draws, follow, observe_choices
+from groundswell.methods.distillation import (
+    WATCHED,
+    class_features,
+    class_width,
+    drop_path_draws,
+    follow,
+    observe_choices,
+)
 from groundswell.methods.heads import PrototypeHead
 from groundswell.methods.schedules import cosine, ramp
 from groundswell.objectives.dino import Centre, centred, dino_loss, sinkhorn_knopp
@@ -79,7 +86,7 @@ class DINO(Method):
             deepest = max(len(backbone.blocks) - 1, 1)
             backbone.prepare(drop_rates=[s.drop_path * i / deepest for i in range(len(backbone.blocks))])
         self.head = PrototypeHead(
-            *(backbone.dim, s.head_hidden, s.head_bottleneck, s.prototypes),
+            *(class_width(backbone), s.head_hidden, s.head_bottleneck, s.prototypes),
             train_scale=s.train_prototype_scale,
             seed=seed,
             name="prototype head",

@@ -104,7 +104,7 @@ class DINOv2(Method):
     def _new_head(self, seed: int, name: str) -> PrototypeHead:
         s = self.settings
         return PrototypeHead(
-            *(self.backbone.dim, s.head_hidden, s.head_bottleneck, s.prototypes),
+            *(self.backbone.width, s.head_hidden, s.head_bottleneck, s.prototypes),
             train_scale=s.train_prototype_scale,
             seed=seed,
             name=name,

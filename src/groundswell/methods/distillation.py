@@ -25,8 +25,13 @@ def follow(teacher: Iterable[nn.Module], student: Iterable[nn.Module], momentum:
     torch._foreach_lerp_(mine, theirs, 1 - momentum)
 
 
+def class_width(backbone: Backbone) -> int:
+    """D of `class_features`."""
+    return backbone.width if isinstance(backbone, VisionTransformer) else backbone.dim
+
+
 def class_features(backbone: Backbone, views: Tensor) -> Tensor:
-    """The embeddings ``[N, D]`` of views ``[N, C, h, w]``, without the features of their patches."""
+    """What a head is given of views ``[N, C, h, w]``: the class tokens, or what a ResNet has pooled, ``[N, D]``."""
     if isinstance(backbone, VisionTransformer):
         return backbone.tokens(views)[0]
     features: Features = backbone(views)

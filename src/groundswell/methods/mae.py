@@ -119,7 +119,7 @@ class MAE(Method):
         super().__init__(backbone)
         self.settings = settings
         self.policy = policy
-        self.decoder = Decoder(backbone.dim, backbone.grid, backbone.patch**2 * backbone.in_channels, settings)
+        self.decoder = Decoder(backbone.width, backbone.grid, backbone.patch**2 * backbone.in_channels, settings)
         source = rng.generator(rng.keys(seed, [0]), "mae")
         draw_weights(backbone, source)
         draw_weights(self.decoder, source)
@@ -127,7 +127,7 @@ class MAE(Method):
             for token in (backbone.cls_token, self.decoder.mask_token):
                 token.normal_(0.0, 0.02, generator=source)
             if settings.positions == "fixed":
-                backbone.pos_embed.copy_(sine_positions(backbone.dim, backbone.grid))
+                backbone.pos_embed.copy_(sine_positions(backbone.width, backbone.grid))
         backbone.pos_embed.requires_grad_(settings.positions == "learned")
 
     def loss(self, images: Tensor, keys: Tensor) -> tuple[Tensor, Observed]:
@@ -141,7 +141,7 @@ class MAE(Method):
             keep, mask, restore = (x.to(images.device) for x in drawn)
         tokens = backbone.embed(view)
         first, rest = tokens[:, : backbone.prefix], tokens[:, backbone.prefix :]
-        seen = rest.gather(1, keep[:, :, None].expand(-1, -1, backbone.dim))
+        seen = rest.gather(1, keep[:, :, None].expand(-1, -1, backbone.width))
         latent = backbone.transform(torch.cat([first, seen], dim=1))
         given = torch.cat([latent[:, :1], latent[:, backbone.prefix :]], dim=1)  # registers stay behind
         prediction = self.decoder(given, restore)

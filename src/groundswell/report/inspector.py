@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from groundswell import progress
+from groundswell.archive import summary
 from groundswell.archive.reader import open_archive
 from groundswell.encoder.pixels import incidence_of
 from groundswell.encoder.provenance import attribution, describe
@@ -20,9 +22,11 @@ from groundswell.physics.quantities import REFERENCE_PHI_DEG, convert
 from groundswell.physics.spectrum import Cutoff, Spectrum, azimuth_cutoff, modulation, spectrum
 
 if TYPE_CHECKING:
+    from groundswell.products.safe.scene import Scene
     from groundswell.products.safe.sentinel1 import Product
 
 _CALIBRATED = (Quantity.SIGMA0, Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB)
+_ROWS = 512  # of cells read at a time: a wave-mode imagette at once, a scene with a progress bar
 _MANY = 20_000  # ids to look through for one like a mistyped one
 
 
@@ -148,19 +152,37 @@ def _of_product(product: Product, item: str | None, channel: str | None, spacing
     text = _chosen(None if item is None else item.lower().lstrip("0"), list(keys), "image", product.path)
     scene = product[keys.get(text, text)]
     name = _chosen(channel or scene.polarisations[0], list(scene.polarisations), "channel", product.path)
-    data = scene.to_dataset(spacing_m, polarisations=name)
-    nesz = float(np.nanmean(data["nesz"].values))
+    sigma0, nesz, incidence = _read(scene, name, spacing_m)
     facts: dict[str, Any] = {f.name: getattr(scene.metadata, f.name) for f in fields(Metadata)}
     facts["nesz_db"] = 10.0 * np.log10(nesz) if nesz > 0 else None
     return View(
-        data["sigma0"].values,
+        sigma0,
         name,
         Quantity.SIGMA0,
         (spacing_m, spacing_m),
-        data["incidence"].values.mean(axis=0, dtype=np.float64),
+        incidence,
         Metadata(**facts),
-        f"{data.attrs['source']}.",
+        summary.notice([scene.annotation.first_line.year]),
     )
+
+
+def _read(scene: Scene, polarisation: str, spacing_m: float) -> tuple[NDArray[np.float32], float, NDArray[np.float64]]:
+    """sigma0 ``[H, W]``, its mean NESZ (linear) and the incidence of each column in degrees, some rows at a time."""
+    from groundswell.products.safe.tiles import cell_counts, read_cells
+
+    height, width = cell_counts(scene, spacing_m)
+    sigma0 = np.empty((height, width), dtype=np.float32)
+    nesz, incidence = np.empty(height), np.zeros(width)
+    with progress.bar("read", total=height, unit="rows") as bar:
+        for first in range(0, height, _ROWS):
+            rows = (first, min(_ROWS, height - first))
+            cells = read_cells(scene, [polarisation], spacing_m, "sigma0", denoise=True, filter="box", rows=rows)
+            part = slice(first, first + rows[1])
+            sigma0[part] = cells.values[0]
+            nesz[part] = np.nanmean(cells.nesz[0], axis=1)
+            incidence += cells.incidence.sum(axis=0, dtype=np.float64) / height
+            bar.advance(rows[1])
+    return sigma0, float(nesz.mean()), incidence
 
 
 def _chosen(given: str | None, known: list[str], what: str, path: object) -> str:
