@@ -28,7 +28,7 @@ ARCHITECTURES = [
     {"name": "resnet18", "width": 8, "pooling": "stages"},
     {"name": "vit-ti/8", "image_size": 24},
     {"name": "vit-ti/8", "image_size": 24, "registers": 4},
-    {"name": "vit-ti/8", "image_size": 24, "pooling": "stages"},
+    {"name": "vit-ti/8", "image_size": 24, "pooling": "stages", "depth": 3},
     {"name": "vit-ti/8", "image_size": 24, "registers": 4, "pooling": "stages"},
     {"name": "resnet18", "width": 8, "stem": "small"},
 ]

@@ -66,6 +66,8 @@ class BackboneSettings(Settings):
         Of what the embedding is made. ResNet: the mean of the last stage ("mean", its default), or means and maxima
         of the last three. ViT: the class token ("class", its default), or that and means and maxima of the patches
         after the last three quarters of the blocks.
+    depth : int or None
+        ViT: number of blocks, that of its size if not given (12; 24 for ``l``).
     registers : int
         ViT: extra tokens.
     image_size : int
@@ -76,6 +78,7 @@ class BackboneSettings(Settings):
     width: int = Field(default=64, ge=4, le=1024)
     stem: Stem = "imagenet"
     pooling: StagePooling | TokenPooling = "mean"
+    depth: int | None = Field(default=None, ge=1, le=64)
     registers: int = Field(default=0, ge=0, le=64)
     image_size: int = Field(default=256, ge=8)
 
@@ -90,7 +93,7 @@ class BackboneSettings(Settings):
     def _settings_of_the_other_family(self) -> Self:
         if self.pooling not in get_args(TokenPooling if self.name.startswith("vit") else StagePooling):
             raise ValueError(f"{self.name} cannot pool by {self.pooling!r}: leave pooling out, or use stages")
-        resnet, vit = {"width", "stem"}, {"registers", "image_size"}
+        resnet, vit = {"width", "stem"}, {"depth", "registers", "image_size"}
         foreign = resnet if self.name.startswith("vit") else vit
         for field in sorted(foreign & self.model_fields_set):
             if getattr(self, field) != type(self).model_fields[field].default:
@@ -119,6 +122,7 @@ def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> B
         else:
             size, patch = settings.name.removeprefix("vit-").split("/")
             width, depth, heads = VIT_SIZES[size]
+            depth = settings.depth or depth
             assert settings.pooling != "mean"
             network = VisionTransformer(
                 *(width, depth, heads, int(patch), in_channels),

@@ -81,7 +81,7 @@ def transformers_config(settings: BackboneSettings, in_channels: int) -> dict[st
         "image_size": settings.image_size,
         "patch_size": int(patch),
         "hidden_size": dim,
-        "num_hidden_layers": depth,
+        "num_hidden_layers": settings.depth or depth,
         "num_attention_heads": heads,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
