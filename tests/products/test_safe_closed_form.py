@@ -145,7 +145,11 @@ def test_facts(tmp_path: Path) -> None:
     assert facts.ipf_version == "003.90"  # not 002.36, of a step inside
     assert facts.range_spacing_m == pytest.approx(1.4976)
     assert facts.azimuth_spacing_m == pytest.approx(4.1)
-    assert "Copernicus Sentinel data 2025" in scene.to_dataset(None).attrs["source"]
+    assert scene.to_dataset(None).attrs["source"] == "Simulated: no real image"
+    manifest = next(tmp_path.rglob("manifest.safe"))  # as a ground segment would sign it
+    manifest.write_text(manifest.read_text().replace('organisation="groundswell"', 'organisation="ESA"'))
+    signed = open_product(manifest.parent)[3].to_dataset(None)
+    assert signed.attrs["source"] == "Contains modified Copernicus Sentinel data 2025"
 
 
 def cell_means(values: np.ndarray, down: np.ndarray, across: np.ndarray, spacing: float) -> np.ndarray:

@@ -307,7 +307,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
     assert outline.contains(shapely.Point(facts.lon, facts.lat))
     heading = truth_of(trapped(2, "WV2")).geometry.track.heading(14.7) % 360.0
     assert data.attrs["heading_deg"] == pytest.approx(heading, abs=0.1)
-    assert data.attrs["source"] == "Contains modified Copernicus Sentinel data 2021"
+    assert data.attrs["source"] == "Simulated: no real image"
     assert "not turned" in data.attrs["orientation"]
     assert data.sigma0.attrs["units"] == "1"
     assert (data.lon.attrs["units"], data.lat.attrs["units"]) == ("degrees_east", "degrees_north")

@@ -73,7 +73,7 @@ def test_a_view_of_a_product_is_its_dataset(product: Path) -> None:
     view = view_of(product, "1", spacing_m=100.0)
     assert view.spacing_m == (100.0, 100.0)
     assert view.quantity is Quantity.SIGMA0
-    assert view.notice == "Contains modified Copernicus Sentinel data 2021."
+    assert view.notice == "Simulated: no real image."
     assert view.incidence_deg is not None
     assert view.incidence_deg[0] == pytest.approx(22.8, abs=0.05)
     assert bool((np.diff(view.incidence_deg) > 0).all())

@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from groundswell import progress
-from groundswell.archive import summary
 from groundswell.archive.reader import open_archive
 from groundswell.encoder.pixels import incidence_of
 from groundswell.encoder.provenance import attribution, describe
@@ -162,7 +161,7 @@ def _of_product(product: Product, item: str | None, channel: str | None, spacing
         (spacing_m, spacing_m),
         incidence,
         Metadata(**facts),
-        summary.notice([scene.annotation.first_line.year]),
+        f"{scene.source}.",
     )
 
 

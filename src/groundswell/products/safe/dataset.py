@@ -194,7 +194,7 @@ def _attributes(
     return {
         "Conventions": "CF-1.11",
         "title": f"Sentinel-1 {facts.mode} {a.header.kind} {facts.id}",
-        "source": f"Contains modified Copernicus Sentinel data {a.first_line.year}",
+        "source": scene.source,
         "product_id": facts.product_id,
         "image_id": facts.id,
         **({"image_number": facts.image_number} if facts.image_number is not None else {}),

@@ -35,6 +35,8 @@ class Scene:
         In the order VV, VH, HH, HV, as far as the product has their annotation.
     annotation : Annotation
         Of the first polarisation that has a sound one: size, time and place of the image.
+    simulated : bool
+        As of its product: no radar has seen it.
 
     Raises
     ------
@@ -42,11 +44,20 @@ class Scene:
         When no annotation can be read. Calibration, noise and pixels are opened when they are asked for.
     """
 
-    def __init__(self, container: Container, key: int | str, files: Sequence[Files], ipf_version: str | None) -> None:
+    def __init__(
+        self,
+        container: Container,
+        key: int | str,
+        files: Sequence[Files],
+        ipf_version: str | None,
+        *,
+        simulated: bool = False,
+    ) -> None:
         order = ("VV", "VH", "HH", "HV")
         self.key = key
         self.product_id = container.product
         self.ipf_version = ipf_version
+        self.simulated = simulated
         self._container = container
         files = sorted(files, key=lambda f: order.index(f.name.polarisation))
         self._files = {f.name.polarisation: f for f in files}
@@ -99,6 +110,12 @@ class Scene:
                     )
             self._images[polarisation] = image
         return self._images[polarisation]
+
+    @property
+    def source(self) -> str:
+        """Whom the image is from: what the Copernicus licence asks to be said, unless it is simulated."""
+        year = self.annotation.first_line.year
+        return "Simulated: no real image" if self.simulated else f"Contains modified Copernicus Sentinel data {year}"
 
     @property
     def geolocation(self) -> Geolocation:

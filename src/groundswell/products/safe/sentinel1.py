@@ -94,7 +94,7 @@ class Product(Mapping[int | str, Scene]):
                 where=self.path,
                 fix=did_you_mean(str(key), map(str, self._items)),
             )
-        return Scene(self._container, key, files, self.ipf_version)
+        return Scene(self._container, key, files, self.ipf_version, simulated=self.simulated)
 
     def names(self, key: int | str) -> tuple[MeasurementName, ...]:
         """What the names of the files of one image say, by polarisation; no file is opened."""
