@@ -98,6 +98,19 @@ def test_the_id_tells_encoders_apart(archive: Archive) -> None:
     assert len({encoder.id, changed.id, wider.id, small_encoder(archive, seed=1).id}) == 4
 
 
+@pytest.mark.parametrize(("mirror", "axis"), [("azimuth", 2), ("range", 3)])
+def test_a_mirrored_embedding_is_the_mean_of_both(archive: Archive, encoder: Encoder, mirror: str, axis: int) -> None:
+    preprocessing = encoder.preprocessing.model_copy(update={"mirror": mirror})
+    both = Encoder(encoder.backbone, preprocessing, encoder.name, encoder.settings)
+    images = encoder.preprocessing(archive.read(np.arange(5)), archive.channels, archive.catalogue[:5])
+    one, other = encoder.features(images).pooled, encoder.features(images.flip(axis)).pooled
+    assert (one - other).abs().max() > 0.01
+    # archive rows are roughness by incidence: the pixels are mirrored after it, not before
+    np.testing.assert_allclose(both.encode(archive)[:5], ((one + other) / 2).numpy(), atol=1e-6)
+    assert both.preprocessing_hash != encoder.preprocessing_hash
+    assert both.id != encoder.id
+
+
 def test_random_weights_are_fresh_and_repeatable(archive: Archive, encoder: Encoder) -> None:
     first, again, second = (random_encoder(encoder, seed) for seed in (7, 7, 8))
     assert first.id == again.id != second.id

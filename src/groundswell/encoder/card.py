@@ -38,7 +38,7 @@ def write_card(
         f"An encoder of SAR images: {encoder.settings.name}, embeddings of {encoder.dim} numbers.",
         _data(data),
         _input(encoder),
-        _use(native, encoder.settings.pooling),
+        _use(native, encoder),
     ]
     if metrics:
         rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in metrics.items() if _is_number(value))
@@ -74,17 +74,20 @@ def _input(encoder: Encoder) -> str:
     )
 
 
-def _use(native: Mapping[str, Any] | None, pooling: str) -> str:
+def _use(native: Mapping[str, Any] | None, encoder: Encoder) -> str:
     text = (
         "## Use\n\n```python\nimport groundswell\n\nencoder = groundswell.load('path/to/this/folder')\n"
         "vectors = encoder.encode(groundswell.open_archive('archive'))  # float32 [N, D]\n```"
     )
     if native is None:
         return f"{text}\n\nThis architecture has no counterpart in transformers; only groundswell loads it."
+    mirror = encoder.preprocessing.mirror
+    reverse = "rows" if mirror == "azimuth" else "columns"
+    mirrored = f", the mean over them and over the same with their {reverse} in reverse" if mirror else ""
     return (
         f"{text}\n\nThe weights also load with `transformers.AutoModel.from_pretrained` "
         f"(`{native['architectures'][0]}`); give it images scaled as above, the embedding is "
-        f"`{_pooled(native, pooling)}`."
+        f"`{_pooled(native, encoder.settings.pooling)}`{mirrored}."
     )
 
 

@@ -159,7 +159,11 @@ class Encoder:
             When an embedding is not finite.
         """
         images = self.preprocessing(pixels, channels, rows)
-        vectors = self.features(images).pooled.cpu().numpy()
+        pooled = self.features(images).pooled
+        if self.preprocessing.mirror is not None:
+            mirrored = images.flip(2 if self.preprocessing.mirror == "azimuth" else 3)
+            pooled = (pooled + self.features(mirrored).pooled) / 2
+        vectors = pooled.cpu().numpy()
         if not np.isfinite(vectors).all():
             raise ModelError(
                 f"the encoder {self.name} gave embeddings that are not finite",

@@ -27,6 +27,8 @@ from groundswell.physics.imagette import Channel, Quantity
 
 POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
 
+Mirror = Literal["azimuth", "range"]
+
 DEFAULTS: dict[Quantity, dict[str, Any]] = {
     # Clip and scale of the contract for ocean encoders: +-15 dB about the sea's own mean.
     Quantity.ROUGHNESS_DB: {"clip": (-15.0, 15.0), "offset": 0.0, "scale": 7.5},
@@ -86,6 +88,8 @@ class PreprocessingSettings(Settings):
         Which channels, in which order; None takes all of the archive's.
     size : int or None
         Side of the square an encoder sees, px; None takes the smaller side of the archive's images.
+    mirror : "azimuth", "range" or None
+        As in `Preprocessing`.
     gamma, standardise, clip, offset, scale
         As in `ChannelInput`, for every channel.
     """
@@ -93,6 +97,7 @@ class PreprocessingSettings(Settings):
     quantity: Quantity | None = None
     channels: tuple[str, ...] | None = None
     size: int | None = Field(default=None, ge=8)
+    mirror: Mirror | None = None
     gamma: float | None = Field(default=None, gt=0, le=2)
     standardise: bool | None = None
     clip: tuple[float, float] | None = None
@@ -125,7 +130,8 @@ class PreprocessingSettings(Settings):
         for name in names:
             quantity = self.quantity or known[name].quantity
             inputs.append(ChannelInput(name=name, quantity=quantity, **{**DEFAULTS[quantity], **given}))
-        return Preprocessing(channels=tuple(inputs), size=self.size or min(height, width), spacing_m=spacing_m)
+        size = self.size or min(height, width)
+        return Preprocessing(channels=tuple(inputs), size=size, mirror=self.mirror, spacing_m=spacing_m)
 
 
 class Preprocessing(Settings):
@@ -139,6 +145,9 @@ class Preprocessing(Settings):
     size : int
         Side of the square that the network sees, px. Larger images are centre-cropped, smaller ones filled with the
         median of their outer ring; nothing is ever resized.
+    mirror : "azimuth", "range" or None
+        The embedding is the mean of those of the image and of its mirror image: rows (azimuth) or columns (range)
+        in reverse. For what means the same when mirrored, such as a target that has a left and a right side alike.
     spacing_m : float or None
         Pixel spacing the encoder is made for; None where it is not known.
     spacing_tolerance : float
@@ -149,13 +158,15 @@ class Preprocessing(Settings):
     version: Literal[1] = 1
     channels: tuple[ChannelInput, ...] = Field(min_length=1)
     size: int = Field(ge=8)
+    mirror: Mirror | None = None
     spacing_m: float | None = Field(default=None, gt=0)
     spacing_tolerance: float = Field(default=0.1, ge=0)
 
     @property
     def hash(self) -> str:
         """Hex SHA-256 of everything that decides a number."""
-        return digest(self.model_dump(mode="json", exclude={"spacing_tolerance"}))
+        unused = {"mirror"} if self.mirror is None else set()  # as before there was such a setting
+        return digest(self.model_dump(mode="json", exclude={"spacing_tolerance", *unused}))
 
     def __call__(
         self,
