@@ -45,6 +45,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--size", 16), "height: the archive has 12, asked for 16"),
         (("--fit", "crop"), "fit: the archive has pad, asked for crop"),
         (("--shard-mb", 1), "shard_rows: the archive has"),
+        (("--no-denoise",), "denoise: the archive has True, asked for False"),
+        (("--filter", "kaiser"), "filter: the archive has box, asked for kaiser"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -256,7 +256,7 @@ def _open_or_begin(folder: Path, source: Source, options: Options) -> ArchiveSch
     if not is_archive(folder):
         return wanted_schema(source, options, None)
     stored = read_schema(folder)
-    check_same(stored, wanted_schema(source, options, stored), folder)
+    check_same(stored, wanted_schema(source, options, stored), source, folder)
     for record in stored.sources:
         if same_description(record, source):
             if record.declared_spacing_m != options.spacing_m:

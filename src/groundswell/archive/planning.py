@@ -142,7 +142,7 @@ def _first_imagette(source: Source) -> Imagette | None:
     return None
 
 
-def check_same(stored: ArchiveSchema, wanted: ArchiveSchema, path: Path) -> None:
+def check_same(stored: ArchiveSchema, wanted: ArchiveSchema, source: Source, path: Path) -> None:
     """Refuse settings that differ from those the archive was made with.
 
     Raises
@@ -157,6 +157,10 @@ def check_same(stored: ArchiveSchema, wanted: ArchiveSchema, path: Path) -> None
             differing.append(f"{name}: the archive has {_show(have)}, asked for {_show(want)}")
     if not _same_spacing(stored, wanted):
         differing.append(f"spacing_m: the archive has {_show(stored.spacing_m)}, asked for {_show(wanted.spacing_m)}")
+    for name in ("denoise", "filter"):  # how products become pixels: an archive holds one way
+        before = [record.description[name] for record in stored.sources if name in record.description]
+        if before and name in source.description and source.description[name] != before[0]:
+            differing.append(f"{name}: the archive has {before[0]}, asked for {source.description[name]}")
     if not set(wanted.masks) <= set(stored.masks):
         differing.append(f"masks: the archive has {_show(stored.masks)}, the source brings {_show(wanted.masks)}")
     if differing:
