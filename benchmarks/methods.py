@@ -32,8 +32,8 @@ from torch import nn
 
 from groundswell import rng
 from groundswell.backbones import build_backbone
+from groundswell.backbones.blocks import Block
 from groundswell.backbones.resnet import BasicBlock, Bottleneck
-from groundswell.backbones.vit import Block
 from groundswell.config import read_recipe
 from groundswell.device import keep_freed_memory
 from groundswell.methods import dinov2

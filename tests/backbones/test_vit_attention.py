@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from groundswell.backbones import BackboneSettings, VisionTransformer, build_backbone, transformers_keys
+from groundswell.backbones.blocks import Attention, Block
 from groundswell.backbones.transformers_keys import to_transformers, transformers_config
-from groundswell.backbones.vit import Attention, Block
 from groundswell.errors import ModelError
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundswell.backbones import VisionTransformer
-from groundswell.backbones.vit import Attention, add_branch
+from groundswell.backbones.blocks import Attention, add_branch
 from groundswell.errors import ModelError
 
 

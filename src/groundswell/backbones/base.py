@@ -16,10 +16,10 @@ class Features(NamedTuple):
     Attributes
     ----------
     pooled : float [N, D]
-        One vector an image: the mean of the spatial features (ResNet; or of several stages, see there), or the class
-        token (ViT).
-    spatial : float [N, D, h, w]
-        One vector a place, of the last stage: rows follow the rows of the image.
+        One vector an image: the mean of the spatial features (ResNet), the class token (ViT), or what tells of
+        several stages as well (``pooling="stages"`` of either).
+    spatial : float [N, d, h, w]
+        One vector a place, of the last stage or block: rows follow the rows of the image.
     """
 
     pooled: Tensor
@@ -32,7 +32,7 @@ class Backbone(nn.Module):
     Attributes
     ----------
     dim : int
-        Width of the features.
+        Width of the pooled features.
     in_channels : int
         Channels of the images.
     """

@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 
 from groundswell import rng
 from groundswell.backbones import VisionTransformer
-from groundswell.backbones.vit import Block
+from groundswell.backbones.blocks import Block
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
 from groundswell.objectives.mae import mae_loss, patchify

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
 from groundswell import distributed
-from groundswell.backbones.vit import Block
+from groundswell.backbones.blocks import Block
 from groundswell.methods.base import Method, Observed
 
 ParallelName = Literal["ddp", "fsdp"]

@@ -1,0 +1,161 @@
+"""The transformer block: attention, MLP, and drop path around either (arXiv 2010.11929, 1603.09382, 2103.17239)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, ``[N, T, D]`` to ``[N, T, D]``."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        projected: Tensor = self.proj(self.gather(x))
+        return projected
+
+    def gather(self, x: Tensor) -> Tensor:
+        """What each token takes from all, before the projection: ``[N, T, D]`` to ``[N, T, D]``."""
+        q, k, v = self.split(x)
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            # Written out: the fused kernel's backward pass is three to five times slower there (docs/speed.md).
+            y = _weights(q, k).to(v.dtype) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        return y.transpose(1, 2).flatten(2)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens ``[N, T, D]``: float ``[N, heads, T, D / heads]`` each."""
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def weights(self, x: Tensor, first: int | None = None) -> Tensor:
+        """What the fused kernel never shows: float ``[N, heads, first or T, T]``, each row summing to one.
+
+        How much of each token (last axis) the ``first`` tokens (default all) take.
+        """
+        q, k, _ = self.split(x)
+        return _weights(q[:, :, :first], k)
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    """Softmax of the scaled products (Vaswani et al. 2017, arXiv 1706.03762, equation 1)."""
+    return torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), dim=-1)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between, ``[N, T, D]`` to ``[N, T, D]``, hidden width 4 D."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, ``[N, T, D]`` to ``[N, T, D]``.
+
+    Attributes
+    ----------
+    layer_scale1, layer_scale2 : float [D] or None
+        A factor on each channel of either branch (CaiT, Touvron et al. 2021, arXiv 2103.17239).
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.layer_scale1: nn.Parameter | None = None
+        self.layer_scale2: nn.Parameter | None = None
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLP(dim)
+
+    def forward(self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """The block, with its branches dropped at ``rate`` by ``draws [N, 2]`` (see `add_branch`).
+
+        With ``rows [M]`` (int64, places in ``N * T``), for these tokens alone, ``[M, D]``: the others are looked at but
+        go without the projection and the MLP, three quarters of the work.
+        """
+        first, second = (None, None) if draws is None else draws.unbind(1)
+        if rows is None:
+            return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
+        owner = rows // x.shape[1]
+        seen = self.attn.gather(self.norm1(x)).flatten(0, 1).index_select(0, rows)
+        x = add_branch(x.flatten(0, 1).index_select(0, rows), self._project, rate, first, owner, seen)
+        return add_branch(x, self._mix, rate, second, owner)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        return self._project(self.attn.gather(self.norm1(x)))
+
+    def _project(self, seen: Tensor) -> Tensor:
+        y: Tensor = self.attn.proj(seen)
+        return y if self.layer_scale1 is None else y * self.layer_scale1
+
+    def _mix(self, x: Tensor) -> Tensor:
+        y: Tensor = self.mlp(self.norm2(x))
+        return y if self.layer_scale2 is None else y * self.layer_scale2
+
+    def fold(self) -> None:
+        """Take the layer scales into the linear maps before them: the block computes the same without."""
+        with torch.no_grad():
+            for scale, linear in ((self.layer_scale1, self.attn.proj), (self.layer_scale2, self.mlp.fc2)):
+                if scale is not None:
+                    linear.weight.mul_(scale[:, None])
+                    linear.bias.mul_(scale)
+        self.layer_scale1 = self.layer_scale2 = None
+
+
+def add_branch(
+    x: Tensor,
+    branch: Callable[[Tensor], Tensor],
+    rate: float,
+    draw: Tensor | None,
+    owner: Tensor | None = None,
+    source: Tensor | None = None,
+) -> Tensor:
+    """``x + branch(source)`` with drop path (stochastic depth, Huang et al. 2016, arXiv 1603.09382).
+
+    What is kept is scaled up, so that the expectation stays. Up to a rate of 0.1 each sample is dropped by itself, as
+    in DINO; above, the branch runs on a fixed part of the batch alone, which saves the work, as in DINOv2
+    (facebookresearch/dinov2 b8931f7, layers/block.py:96): the samples with the smallest draws, at least one.
+
+    Parameters
+    ----------
+    x : float [N, T, D], or [M, D]
+    branch : callable
+    rate : float
+        Part of the samples that go without the branch.
+    draw : float [N], uniform in [0, 1), or None
+        None drops nothing.
+    owner : int64 [M], optional
+        The sample of each row of ``x``; without it, a row is a sample.
+    source : as x, optional
+        What the branch is given, where it is not ``x``.
+    """
+    source = x if source is None else source
+    if draw is None or rate == 0:
+        return x + branch(source)
+    if rate > 0.1:
+        count = max(1, int(len(draw) * (1 - rate)))
+        kept = draw.argsort()[:count]
+        if owner is not None:
+            kept = torch.isin(owner, kept).nonzero()[:, 0]
+        return x.index_add(0, kept, branch(source[kept]).to(x.dtype), alpha=len(draw) / count)
+    factor = ((draw >= rate) / (1 - rate)).to(x.dtype)
+    if owner is not None:
+        factor = factor[owner]
+    return x + branch(source) * factor.view(-1, *(1 for _ in x.shape[1:]))
