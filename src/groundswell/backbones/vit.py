@@ -58,7 +58,7 @@ class VisionTransformer(Backbone):
         "stages" (ours): the class token, the means over the patches after the second, third and last quarter of the
         blocks (before the final norm), and then their maxima, as of the stages of a `ResNet`. DINOv2's linear
         evaluation has the class tokens of the last blocks and one mean (facebookresearch/dinov2 b8931f7,
-        eval/linear.py). Methods train on the class token all the same (docs/recipes.md).
+        eval/linear.py). DINO and DINOv2 train on the class token all the same (docs/recipes.md).
 
     Attributes
     ----------
