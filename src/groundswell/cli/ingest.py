@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from groundswell.archive.schema import DType, Fit
     from groundswell.physics.imagette import Quantity
     from groundswell.products.folder.images import ImageFolder
+    from groundswell.products.source import Source
 
-_FITS = ("crop", "pad", "resize")
+_FITS = ("crop", "pad", "resize", "cut")
 _DTYPES = ("uint8", "uint16", "float32")
 
 
@@ -62,9 +63,10 @@ def ingest(
     fit: Annotated[
         str | None,
         typer.Option(
-            metavar="crop|pad|resize",
+            metavar="crop|pad|resize|cut",
             help="Images of another size: crop the centre (smaller ones are set aside), pad (a window, filled with "
-            "the median of the image's outermost ring; the rule for products), or resize (area average).",
+            "the median of the image's outermost ring; the rule for products), resize (area average), or cut into "
+            "chips of --size, with labels from their part of each mask.",
         ),
     ] = None,
     labels: Annotated[
@@ -156,6 +158,7 @@ def ingest(
         groundswell ingest chips -o ships --quantity sigma0 --bands VV --bands VH,VV --channels VV
         --size 64 --fit pad --labels labels.csv --label class --label length --group product --dry-run
     """
+    from groundswell.archive.cut import Cut
     from groundswell.archive.planning import Options
     from groundswell.products.folder.images import FolderSettings, ImageFolder
     from groundswell.products.folder.labels import Columns
@@ -178,7 +181,11 @@ def ingest(
         incidence=incidence,
         masks=tuple(mask or ()),
     )
-    kind: Fit | None = fit  # type: ignore[assignment]
+    if fit == "cut" and (composite is not None or safe.are_products(sources)):
+        raise UsageError(
+            "--fit cut is for image files", why="products are cut into chips in any case", fix="leave it out"
+        )
+    kind: Fit | None = "none" if fit == "cut" else fit  # type: ignore[assignment]
     sample_type: DType | None = dtype  # type: ignore[assignment]
     told = {"--overlap": overlap, "--no-denoise": not denoise, "--filter": filter_, "--land": land, "--ice": ice}
     told |= {"--keep-land": keep_land, "--mask-land": mask_land, "--min-valid": min_valid, "--keep-noisy": keep_noisy}
@@ -202,7 +209,7 @@ def ingest(
             return safe.plan(source, options, workers)
         report = carry_out(context, source, output, options, execution, batch=safe.batch_of(source))
         return report if isinstance(report, Outcome) else safe.outcome(report, source, safe.notes(source, options))
-    _refuse(told, "SAFE products")
+    _refuse({name: value for name, value in told.items() if name != "--overlap" or fit != "cut"}, "SAFE products")
     folder = ImageFolder(
         sources,
         FolderSettings(
@@ -218,9 +225,13 @@ def ingest(
         ),
     )
     options = Options(shape or _common_size(folder), kind or "crop", stored, sample_type, spacing, shard_mb)
+    images: Source = folder
+    if fit == "cut":
+        sizes = {id_: (facts.height, facts.width) for id_, facts in folder.survey.facts.items()}
+        images = Cut(folder, sizes, options.size or _common_size(folder), overlap or 0)
     if dry_run:
-        return _plan(folder, options, workers)
-    report = carry_out(context, folder, output, options, execution)
+        return _plan(folder, images, options, workers)
+    report = carry_out(context, images, output, options, execution)
     return report if isinstance(report, Outcome) else _outcome(report, folder, options)
 
 
@@ -278,7 +289,7 @@ def _common_size(folder: ImageFolder) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _plan(folder: ImageFolder, options: Options, workers: int | None) -> Outcome:
+def _plan(folder: ImageFolder, source: Source, options: Options, workers: int | None) -> Outcome:
     from dataclasses import asdict
 
     from rich.markup import escape
@@ -292,17 +303,18 @@ def _plan(folder: ImageFolder, options: Options, workers: int | None) -> Outcome
     found, notes, size = plan.facts(folder), plan.notes(folder, options.fit), options.size
     assert size is not None
     (target, *_), dtype = stored_as(folder, options)
+    count = len(source.ids())
     pixels = row_bytes(len(folder.channels), *size, dtype) + row_bytes(len(folder.mask_names), *size, "uint8")
     archive = {
-        "images": found["files"] - len(found["unreadable"]),
+        "images": count - len(found["unreadable"]),
         "size": list(size),
         "fit": options.fit,
         "channels": found["channels"],
         "quantity": target.value,
         "dtype": dtype,
-        "bytes": found["files"] * pixels,
+        "bytes": count * pixels,
     }
-    time = estimate(folder, options, workers or cores())
+    time = estimate(source, options, workers or cores())
     names, bytes_ = ", ".join(archive["channels"]), plan.size_text(archive["bytes"])
     lines = [
         "[bold]Plan[/bold] (nothing was written)",

@@ -85,7 +85,7 @@ def notes(folder: ImageFolder, fit: str) -> list[str]:
 def _leak(folder: ImageFolder, fit: str) -> str | None:
     """The trap of image size: what pad and resize make of it, and what it tells of the labels here."""
     sizes = Counter((facts.height, facts.width) for facts in folder.survey.facts.values())
-    if len(sizes) < 2 or fit == "crop":
+    if len(sizes) < 2 or fit in ("crop", "none"):  # none: cut into chips of one size
         return None
     trace = "the filled margin" if fit == "pad" else "the scale of the pixels"
     text = f"images have {len(sizes)} sizes, and {fit} leaves a trace of them ({trace}), which a model can read"
