@@ -171,17 +171,17 @@ def _read(scene: Scene, polarisation: str, spacing_m: float) -> tuple[NDArray[np
 
     height, width = cell_counts(scene, spacing_m)
     sigma0 = np.empty((height, width), dtype=np.float32)
-    nesz, incidence = np.empty(height), np.zeros(width)
+    noise, known, incidence = 0.0, 0, np.zeros(width)
     with progress.bar("read", total=height, unit="rows") as bar:
         for first in range(0, height, _ROWS):
             rows = (first, min(_ROWS, height - first))
             cells = read_cells(scene, [polarisation], spacing_m, "sigma0", denoise=True, filter="box", rows=rows)
-            part = slice(first, first + rows[1])
-            sigma0[part] = cells.values[0]
-            nesz[part] = np.nanmean(cells.nesz[0], axis=1)
+            sigma0[first : first + rows[1]] = cells.values[0]
+            noise += float(np.nansum(cells.nesz, dtype=np.float64))
+            known += int(np.isfinite(cells.nesz).sum())
             incidence += cells.incidence.sum(axis=0, dtype=np.float64) / height
             bar.advance(rows[1])
-    return sigma0, float(nesz.mean()), incidence
+    return sigma0, noise / known if known else np.nan, incidence
 
 
 def _chosen(given: str | None, known: list[str], what: str, path: object) -> str:
