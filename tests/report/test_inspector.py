@@ -69,6 +69,16 @@ def test_a_product_from_file_to_numbers(product: Path, tmp_path: Path) -> None:
     assert (np.abs(pixels - [0xFF, 0xA9, 0x0E]).sum(axis=2) < 30).sum() > 100
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_image_without_a_noise_table_has_no_nesz(tmp_path: Path) -> None:
+    product = write_wv(tmp_path, [Image(shape=(600, 600))], Settings())
+    for noise in product.glob("annotation/calibration/noise-*"):
+        noise.unlink()
+    view = view_of(product)
+    assert view.metadata.nesz_db is None
+    assert np.nanmean(view.pixels) == pytest.approx(0.1 + 10**-2.2, rel=0.01)  # the noise is not taken off
+
+
 def test_a_view_of_a_product_is_its_dataset(product: Path) -> None:
     view = view_of(product, "1", spacing_m=100.0)
     assert view.spacing_m == (100.0, 100.0)
