@@ -71,7 +71,7 @@ class Dask:
                 cluster = distributed.LocalCluster(
                     n_workers=self.workers or cores(), threads_per_worker=1, dashboard_address=":0"
                 )
-                return distributed.Client(stack.enter_context(cluster))
+                return distributed.Client(stack.enter_context(cluster), set_as_default=False)
             except (OSError, RuntimeError) as error:
                 raise GroundswellError(
                     "a Dask cluster could not start on this machine",
@@ -80,8 +80,8 @@ class Dask:
                 ) from error
         try:
             if self.scheduler.endswith(".json"):
-                return distributed.Client(scheduler_file=self.scheduler, timeout=_TIMEOUT_S)
-            return distributed.Client(self.scheduler, timeout=_TIMEOUT_S)
+                return distributed.Client(scheduler_file=self.scheduler, timeout=_TIMEOUT_S, set_as_default=False)
+            return distributed.Client(self.scheduler, timeout=_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise GroundswellError(
                 "the Dask scheduler does not answer",
