@@ -28,6 +28,15 @@ def test_results_come_in_the_order_of_the_tasks_on_one_thread(address: str) -> N
     assert {(f["torch"], *f["pools"]) for f in found} == {(1, 1)}
 
 
+def test_the_default_of_dask_stays_what_it_was(address: str) -> None:
+    dask = pytest.importorskip("dask")
+    before = dask.config.get("scheduler", None)
+    results = Dask(address).map(executor_jobs.scaled, 3, range(4))
+    assert next(results) == 0  # the client is at work
+    assert dask.config.get("scheduler", None) == before
+    assert list(results) == [3, 6, 9]
+
+
 def test_errors_are_raised_in_turn(address: str) -> None:
     results = Dask(address).map(executor_jobs.mostly, {2: "raise"}, range(5))
     assert [next(results)[0], next(results)[0]] == [0, 1]  # type: ignore[index]
