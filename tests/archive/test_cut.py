@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 import crash
 import groundswell.cli.verbs  # noqa: F401 - registers the verbs
-from groundswell.archive.cut import _starts
 from groundswell.archive.reader import open_archive
 from groundswell.cli.app import application
+from groundswell.products.source import chip_starts
 
 ROWS, COLUMNS = 20, 26
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_cut_is_refused(slicks: Path) -> None:
 @given(length=st.integers(1, 300), size=st.integers(1, 100), data=st.data())
 def test_chips_cover_the_axis_and_share_at_least_what_was_asked(length: int, size: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, size - 1))
-    starts = _starts(length, size, overlap)
+    starts = chip_starts(length, size, overlap)
     if length < size:
         assert starts == []
         return

@@ -13,7 +13,7 @@ from groundswell.archive.fit import UNKNOWN, Placement, fit_boxes, fit_mask, fit
 from groundswell.errors import UsageError
 from groundswell.files import digest
 from groundswell.physics.imagette import Imagette
-from groundswell.products.source import Rejected, Source
+from groundswell.products.source import Rejected, Source, chip_starts
 
 
 class Cut:
@@ -53,7 +53,7 @@ class Cut:
         self._whole: list[str] = []
         self._last: tuple[str, Imagette | Rejected] | None = None
         for id_ in source.ids():
-            down, across = ([], []) if id_ not in sizes else map(_starts, sizes[id_], size, (overlap, overlap))
+            down, across = ([], []) if id_ not in sizes else map(chip_starts, sizes[id_], size, (overlap, overlap))
             for row, top in enumerate(down):
                 for column, left in enumerate(across):
                     place = Placement(top, left, 1.0, 1.0, *size)
@@ -111,10 +111,3 @@ class Cut:
             labels[name] = int(np.bincount(known).argmax()) if known.size else None
             labels[f"{name}_share"] = float(np.count_nonzero(known) / known.size) if known.size else None
         return labels
-
-
-def _starts(length: int, size: int, overlap: int) -> list[int]:
-    """Where chips begin along an axis; none on one that is too short."""
-    last = length - size
-    starts = list(range(0, last + 1, size - overlap))
-    return starts if not starts or starts[-1] == last else [*starts, last]

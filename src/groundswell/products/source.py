@@ -42,3 +42,13 @@ class Source(Protocol):
 
     def read(self, ids: Sequence[str]) -> list[Imagette | Rejected]:
         """The items asked for, in that order; the result does not depend on how a batch was split."""
+
+
+def chip_starts(length: int, size: int, overlap: int) -> list[int]:
+    """Where chips of ``size`` that share ``overlap`` begin along an axis; none on one that is shorter.
+
+    The last one ends where the axis ends, so that it may share more.
+    """
+    last = length - size
+    starts = list(range(0, last + 1, size - overlap))
+    return starts if not starts or starts[-1] == last else [*starts, last]

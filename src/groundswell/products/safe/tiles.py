@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from groundswell.physics.multilook import Filter, ground_edges
 from groundswell.products.safe.scene import Scene, outline
+from groundswell.products.source import chip_starts
 
 _SLACK = 1.0 + 1e-12  # as in `multilook.weights`: a length that is a whole number of cells, but for rounding
 
@@ -98,16 +99,10 @@ def tiles(scene: Scene, spacing_m: float, size: tuple[int, int], overlap: int) -
     The last row and column of chips end where the scene ends, so that they may share more. A scene smaller than a
     chip is one chip of its own size.
     """
-    down, across = (_starts(n, s, overlap) for n, s in zip(cell_counts(scene, spacing_m), size, strict=True))
     whole = cell_counts(scene, spacing_m)
+    down, across = (chip_starts(max(n, s), s, overlap) for n, s in zip(whole, size, strict=True))
     fitted = (min(size[0], whole[0]), min(size[1], whole[1]))
     return [Tile((i, j), (y, x), fitted) for i, y in enumerate(down) for j, x in enumerate(across)]
-
-
-def _starts(count: int, size: int, overlap: int) -> list[int]:
-    last = max(count - size, 0)
-    starts = list(range(0, last + 1, size - overlap))
-    return starts if starts[-1] == last else [*starts, last]
 
 
 def cell_counts(scene: Scene, spacing_m: float) -> tuple[int, int]:
