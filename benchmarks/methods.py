@@ -38,10 +38,10 @@ from groundswell.config import read_recipe
 from groundswell.device import keep_freed_memory
 from groundswell.methods import dinov2
 from groundswell.methods.base import Method
+from groundswell.training.building import build_method
 from groundswell.training.optimisers import build_optimiser, clip_gradients, set_rates
 from groundswell.training.precision import Precision, choose, cpu_instructions
 from groundswell.training.recipe import Recipe, resolve_recipe
-from groundswell.training.session import build_method
 from method_peers import PEERS, Peer, import_peer
 
 SMALL = ("quicklook-small", "oceansar1-small", "sar-dino-small", "oceansar2-small", "sar-mae-small")

@@ -46,11 +46,11 @@ from groundswell.physics.imagette import Quantity
 from groundswell.simulator.conditions import OCEAN_MIX
 from groundswell.simulator.phenomena import PHENOMENA
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
+from groundswell.training.building import build_method
 from groundswell.training.checkpoint import read_checkpoint
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import Recipe, resolve_recipe
 from groundswell.training.run_directory import read_metrics
-from groundswell.training.session import build_method
 
 RARE = tuple(name for _, name in sorted(zip(OCEAN_MIX, PHENOMENA, strict=True))[:4])
 ARMS: dict[str, dict[str, Any]] = {

@@ -14,8 +14,8 @@ from groundswell import backbones, distributed, rng
 from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.methods import dinov2
 from groundswell.methods.base import Method
+from groundswell.training.building import build_method
 from groundswell.training.recipe import Recipe
-from groundswell.training.session import build_method
 from processes import in_processes
 from training.tiny import METHODS, tiny_recipe
 

@@ -25,7 +25,7 @@ from groundswell.methods import dinov2, mae
 from groundswell.physics.imagette import Quantity
 from groundswell.report.sheets import grey
 from groundswell.report.views import Panel, masked, panels_of, show_views
-from groundswell.training.session import build_method, build_views
+from groundswell.training.building import build_method, build_views
 from groundswell.views import ViewPolicy, ViewSettings, block_masks, crops
 from groundswell.views.tasks import broken_labels
 from training.tiny import make_archive, tiny_recipe

@@ -35,10 +35,10 @@ from groundswell.evaluation.controls import StatisticsEmbedder
 from groundswell.evaluation.probe import run_probe
 from groundswell.evaluation.results import for_json
 from groundswell.evaluation.targets import read_target
+from groundswell.training.building import build_views
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import LengthSettings, Recipe, horizon
 from groundswell.training.run_directory import RunDirectory, read_metrics
-from groundswell.training.session import build_views
 
 Record = dict[str, Any]
 Say = Callable[[str], None]

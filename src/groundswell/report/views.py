@@ -18,8 +18,8 @@ from groundswell.methods.dinov2 import DINOv2Settings
 from groundswell.methods.distillation import per_view
 from groundswell.methods.mae import MAESettings
 from groundswell.report.sheets import contact_sheet
+from groundswell.training.building import build_views
 from groundswell.training.recipe import Recipe
-from groundswell.training.session import build_views
 from groundswell.views import MultiCrop, ViewPolicy, block_masks, random_masks
 from groundswell.views.tasks import broken_labels
 

@@ -26,6 +26,7 @@ from groundswell.config import Origins, to_yaml
 from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
+from groundswell.training.building import build_session, start_from
 from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.clock import Clock
 from groundswell.training.health import effective_rank, feature_spread
@@ -33,7 +34,7 @@ from groundswell.training.optimisers import clip_gradients, set_rates
 from groundswell.training.parallel import exchanging
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import MetricsLog, Row, RunDirectory, annotated_yaml, plain
-from groundswell.training.session import Monitor, Session, build_session, start_from
+from groundswell.training.session import Monitor, Session
 from groundswell.training.signals import StopRequest, listening
 
 log = logging.getLogger(__name__)
