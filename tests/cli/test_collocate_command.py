@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_level_two_products_join_by_name(archive: Path, real_data: Path, tmp_pat
     assert labels["ocn_id"].notna().tolist() == [False, False, False, True, False, False]  # image 004
     assert labels.loc[3, "azimuth_cutoff"] == 342.0
     assert "357.2" in labels.loc[3, "owi_refused"]
+    # packed as it is downloaded
+    file = next((real_data / "ocn-wv").glob("*.nc"))
+    product = "S1A_WV_OCN__2SSV_20210201T083307_20210201T083310_036394_044589_BA74"
+    with zipfile.ZipFile(tmp_path / f"{product}.zip", "w") as packed:
+        packed.writestr(f"{product}.SAFE/manifest.safe", "<xfdu/>")
+        packed.write(file, f"{product}.SAFE/measurement/{file.name}")
+    again = collocate(archive, tmp_path / f"{product}.zip", "-o", tmp_path / "packed.parquet")
+    assert again.exit_code == 0, again.output
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "packed.parquet"), labels)
 
 
 def test_faults_are_named_and_write_nothing(archive: Path, tmp_path: Path) -> None:

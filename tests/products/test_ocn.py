@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ocn_files import NAME, contents, write_classic, write_hdf5
+from ocn_files import NAME, contents, write_classic, write_hdf5, write_ocn_product
 
 from groundswell.errors import DataError
-from groundswell.products.references.ocn import KEYS, OceanProduct, open_ocn, read_ocn_labels
+from groundswell.products.references.ocn import KEYS, OceanProduct, open_ocn
+from groundswell.products.safe.find import find_products
+from groundswell.products.safe.level2 import read_ocn_labels
 
 
 @pytest.fixture(params=["classic", "hdf5"])
@@ -79,16 +82,33 @@ def test_labels_of_a_product_folder_keep_the_last_version(written, tmp_path: Pat
     written(contents(oswTotalHs=1.0), 2, "new.SAFE/measurement", processed="2026-03-01T00:00:00Z")
     written(contents(oswTotalHs=2.0), 2, "old.SAFE/measurement", processed="2026-02-01T00:00:00Z")
     written(contents(oswTotalHs=3.0), 1, "old.SAFE/measurement")
+    for product in ("new.SAFE", "old.SAFE"):
+        (tmp_path / product / "manifest.safe").write_text("<xfdu/>")
     bad = tmp_path / "old.SAFE" / "measurement" / NAME.format(3)
     bad.write_bytes(b"CDF\x01")
     (tmp_path / "old.SAFE" / "preview.nc").write_bytes(b"no measurement")
-    frame, rejected = read_ocn_labels([tmp_path / "new.SAFE", tmp_path / "old.SAFE"])
+    found = find_products([tmp_path / "new.SAFE", tmp_path / "old.SAFE"])
+    frame, rejected = read_ocn_labels(found.level2)
     assert frame["image_number"].tolist() == [1, 2]
     assert frame["hs_total"].tolist() == [3.0, 1.0]
     assert not frame.duplicated(list(KEYS)).any()
     assert [r.id for r in rejected] == [str(bad)]
-    empty, _ = read_ocn_labels([tmp_path / "nothing"]) if (tmp_path / "nothing").mkdir() is None else (None, None)
-    assert len(empty) == 0
+    assert len(read_ocn_labels([])[0]) == 0
+
+
+def test_labels_of_packed_products_are_those_of_folders(tmp_path: Path) -> None:
+    files = {NAME.format(n): contents(oswTotalHs=float(n)) for n in (1, 2)}
+    tables = {}
+    for container in ("folder", "zip", "tar"):
+        product = write_ocn_product(tmp_path / container, files, container)  # type: ignore[arg-type]
+        for source in (product, product.parent):
+            frame, rejected = read_ocn_labels(find_products([source]).level2)
+            assert rejected == []
+            tables[str(source)] = frame
+    first, *others = tables.values()
+    assert first["hs_total"].tolist() == [1.0, 2.0]
+    for other in others:
+        pd.testing.assert_frame_equal(first, other)
 
 
 @pytest.mark.parametrize(

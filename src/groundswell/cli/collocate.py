@@ -13,8 +13,6 @@ from groundswell.cli.app import Outcome, verb
 if TYPE_CHECKING:
     import pandas as pd
 
-    from groundswell.products.source import Rejected
-
 
 class Match(StrEnum):
     """What becomes of several references near one imagette."""
@@ -30,7 +28,7 @@ def collocate(
         list[str],
         typer.Argument(
             metavar="[NAME=]TABLE...",
-            help="References: Parquet, CSV or NetCDF with times and places, or level-2 (OCN) files and folders.",
+            help="References: Parquet, CSV or NetCDF with times and places, or level-2 (OCN) products, packed or not.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The label table to write (Parquet).")],
@@ -64,7 +62,9 @@ def collocate(
     from groundswell.products.names import parse_measurement
     from groundswell.products.references import collocate as run
     from groundswell.products.references.files import Columns, open_reference
-    from groundswell.products.references.ocn import read_ocn_labels
+    from groundswell.products.safe.find import PACKED, find_products
+    from groundswell.products.safe.level2 import read_ocn_labels
+    from groundswell.products.source import Rejected
 
     criteria = run.Criteria(hours, km, match.value)
     opened = open_archive(archive)
@@ -76,7 +76,7 @@ def collocate(
         if not separator or Path(text).exists():
             prefix, path = "", text
         name = parse_measurement(Path(path).name)
-        if Path(path).is_dir() or (name is not None and name.kind == "OCN"):
+        if Path(path).is_dir() or path.lower().endswith(PACKED) or (name is not None and name.kind == "OCN"):
             products.append(path)
         else:
             references.append((prefix, open_reference(path, columns)))
@@ -85,14 +85,16 @@ def collocate(
     if references:
         labels = run.collocate(catalogue, references, criteria)
     if products:
-        found, rejected = read_ocn_labels(products)
-        if found.empty:
+        found = find_products(products)
+        levels, rejected = read_ocn_labels(found.level2)
+        rejected += [Rejected(file, reason) for file, reason in found.unreadable.items()]
+        if levels.empty:
             raise DataError(
                 "no level-2 file could be read",
                 where=", ".join(products),
-                why=rejected[0].reason if rejected else "there is none in these folders",
+                why=rejected[0].reason if rejected else "there is none in these folders and products",
             )
-        joined = run.join_ocn(catalogue, found)
+        joined = run.join_ocn(catalogue, levels)
         both = [name for name in joined if name != "id" and name in labels]
         if both:
             raise UsageError(f"two labels would be called {both[0]}", fix="give the table a name: NAME=TABLE")

@@ -202,7 +202,7 @@ def join_ocn(catalogue: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     catalogue : DataFrame
         Columns ``id`` and `groundswell.products.references.ocn.KEYS`, as of an archive.
     labels : DataFrame
-        As of `groundswell.products.references.ocn.read_ocn_labels`.
+        As of `groundswell.products.safe.level2.read_ocn_labels`.
 
     Returns
     -------

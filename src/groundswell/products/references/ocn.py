@@ -8,20 +8,17 @@ and a wind (`owi`) inverted with a wrong platform heading.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from groundswell.errors import DataError, GroundswellError
 from groundswell.physics.imagette import Label
 from groundswell.products.names import MeasurementName, parse_measurement
-from groundswell.products.source import Rejected
 
 HEADING_TOLERANCE_DEG = 5.0
 """The wind of the product is refused where its heading departs further from that of the wave spectrum."""
@@ -144,8 +141,15 @@ class OceanProduct:
         }
 
 
-def open_ocn(path: str | Path) -> OceanProduct:
+def open_ocn(path: str | Path, content: bytes | None = None) -> OceanProduct:
     """Read one level-2 wave-mode file, classic NetCDF or NetCDF-4.
+
+    Parameters
+    ----------
+    path : path
+        Its name tells which imagette it is of.
+    content : bytes, optional
+        What the file holds, where that does not lie on disk.
 
     Raises
     ------
@@ -162,7 +166,7 @@ def open_ocn(path: str | Path) -> OceanProduct:
             fix="keep the name that the file has in the measurement folder of its product",
         )
     try:
-        return _product(path, name, _File(path))
+        return _product(path, name, _File(path, path.read_bytes() if content is None else content))
     except GroundswellError:
         raise
     except OSError as error:
@@ -171,55 +175,10 @@ def open_ocn(path: str | Path) -> OceanProduct:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
 
 
-def read_ocn_labels(paths: Iterable[str | Path]) -> tuple[pd.DataFrame, list[Rejected]]:
-    """The labels of every level-2 wave-mode file among files and folders (searched with all they hold).
-
-    Of several versions of one imagette the last processed counts.
-
-    Returns
-    -------
-    frame : DataFrame
-        One row an imagette: `KEYS`, ``id`` (of the level-2 file), ``time``, ``lon``, ``lat`` and every label.
-    rejected : list of Rejected
-        Files that could not be read, with the reason.
-    """
-    rows: list[dict[str, Any]] = []
-    rejected = []
-    for path in sorted(_files(paths)):
-        try:
-            product = open_ocn(path)
-        except DataError as error:
-            rejected.append(Rejected(str(path), " ".join(str(error).split("\n"))))
-            continue
-        keys = {key: getattr(product.name, key) for key in KEYS}
-        place = {"id": product.id, "time": product.time, "lon": product.lon, "lat": product.lat}
-        rows.append(keys | place | product.labels() | {"processed": product.processed or ""})
-    frame = pd.DataFrame(rows)
-    if rows:
-        frame = frame.sort_values("processed", kind="stable").drop_duplicates(list(KEYS), keep="last")
-        frame = frame.sort_values("id").drop(columns="processed").reset_index(drop=True)
-    return frame, rejected
-
-
-def _files(paths: Iterable[str | Path]) -> set[Path]:
-    found: set[Path] = set()
-    for path in map(Path, paths):
-        if path.is_dir():
-            found |= {
-                file
-                for file in path.rglob("*.nc")
-                if (n := parse_measurement(file.name)) and (n.kind, n.mode) == ("OCN", "WV")
-            }
-        else:
-            found.add(path)
-    return found
-
-
 class _File:
     """The variables of a NetCDF file by name, as float64 with NaN for fill values and -999."""
 
-    def __init__(self, path: Path) -> None:
-        content = path.read_bytes()
+    def __init__(self, path: Path, content: bytes) -> None:
         if content[:3] == b"CDF":
             from scipy.io import netcdf_file
 

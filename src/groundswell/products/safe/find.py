@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,34 +10,11 @@ from pathlib import Path
 
 from groundswell.errors import DataError, ProductError
 from groundswell.products.folder.files import EXTENSIONS
-from groundswell.products.names import MeasurementName, parse_measurement
-from groundswell.products.references.ocn import OceanProduct, open_ocn
+from groundswell.products.names import parse_measurement
 from groundswell.products.safe.container import open_container
+from groundswell.products.safe.level2 import Level2
 
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz")
-
-
-@dataclass(frozen=True, slots=True)
-class Level2:
-    """A level-2 wave-mode file: on disk, or ``member`` of a packed product."""
-
-    path: Path
-    member: str | None = None
-
-    @property
-    def name(self) -> MeasurementName | None:
-        """What its file name says."""
-        return parse_measurement((self.member or self.path.name).rsplit("/", 1)[-1])
-
-    def open(self) -> OceanProduct:
-        """Read it; `DataError` when it is damaged."""
-        if self.member is None:
-            return open_ocn(self.path)
-        content = open_container(self.path).read(self.member)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / self.member.rsplit("/", 1)[-1]
-            file.write_bytes(content)
-            return open_ocn(file)
 
 
 @dataclass(frozen=True, slots=True)

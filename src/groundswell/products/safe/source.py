@@ -26,7 +26,8 @@ from groundswell.products.folder.labels import Columns, Labels, join
 from groundswell.products.folder.tables import read_table
 from groundswell.products.land import RESOLUTION_DEG, is_land
 from groundswell.products.references.ocn import OceanProduct
-from groundswell.products.safe.find import Level2, find_products, reason_of
+from groundswell.products.safe.find import find_products, reason_of
+from groundswell.products.safe.level2 import Level2
 from groundswell.products.safe.listing import POLARISATIONS, list_products
 from groundswell.products.safe.scene import Scene
 from groundswell.products.safe.sentinel1 import Product, open_product
