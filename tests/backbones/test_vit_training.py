@@ -131,28 +131,33 @@ def test_positions_of_smaller_crops_are_those_of_the_table_between_its_places() 
 
 @pytest.mark.parametrize("registers", [0, 2])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
-def test_chosen_tokens_are_those_of_the_whole_forward_and_so_are_gradients(registers: int, rate: float) -> None:
-    vit, x = network(registers=registers).double(), images(6).double()
+@pytest.mark.parametrize("pooling", ["class", "stages"])
+def test_what_is_asked_for_is_that_of_the_whole_forward_and_so_are_gradients(
+    pooling: str, registers: int, rate: float
+) -> None:
+    vit, x = network(registers=registers, pooling=pooling).double(), images(6).double()
     vit.prepare(drop_rates=[rate] * 3, layer_scale=0.5, mask_token=True)
     vit.double()
     generator = torch.Generator().manual_seed(3)
     hidden, wanted = torch.rand(2, 6, 16, generator=generator) < 0.4
     wanted[2] = False  # an image without any
     draws = torch.rand(6, 6, generator=generator)
-    weight = torch.randn(6 + int(wanted.sum()), 16, generator=generator, dtype=torch.float64)
+    weights = [torch.randn(n, generator=generator, dtype=torch.float64) for n in (6 * vit.dim, int(wanted.sum()) * 16)]
 
-    def gradients(rows: Tensor) -> list[Tensor]:
-        return list(torch.autograd.grad((rows * weight).sum(), list(vit.parameters())))
+    def gradients(parts: tuple[Tensor, Tensor]) -> list[Tensor]:
+        total = torch.stack([part.flatten() @ weight for part, weight in zip(parts, weights, strict=True)]).sum()
+        return list(torch.autograd.grad(total, list(vit.parameters())))
 
     whole = vit(x, hidden, draws)
-    expected = torch.cat([whole.pooled, whole.spatial.flatten(2).transpose(1, 2)[wanted]])
-    classes, patches = vit.tokens(x, hidden, draws, wanted)
-    assert classes.shape == (6, 16)
+    expected = whole.pooled, whole.spatial.flatten(2).transpose(1, 2)[wanted]
+    found = vit.pooled_and_patches(x, hidden, draws, wanted)
+    assert found[0].shape == (6, vit.dim)
     # Float64: only the order of sums differs.
-    torch.testing.assert_close(torch.cat([classes, patches]), expected, rtol=0, atol=1e-12)
-    for mine, other in zip(gradients(torch.cat([classes, patches])), gradients(expected), strict=True):
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
+    for mine, other in zip(gradients(found), gradients(expected), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-11)
-    alone, none = vit.tokens(x, hidden, draws)
+    alone, none = vit.pooled_and_patches(x, hidden, draws)
     torch.testing.assert_close(alone, whole.pooled, rtol=0, atol=1e-12)
     assert none.shape == (0, 16)
 
@@ -161,7 +166,7 @@ def test_the_last_block_works_for_the_chosen_tokens_alone() -> None:
     vit, seen = network(), []
     for block in vit.blocks:
         block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numel() // 16))  # type: ignore[union-attr]
-    vit.tokens(images(6))
+    vit.pooled_and_patches(images(6))
     assert seen == [6 * 17, 6 * 17, 6]
 
 

@@ -1,7 +1,7 @@
 """DINOv2 as a whole: the three terms computed again by hand, what is masked and for whom, and what is left of it."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,10 +18,10 @@ VIT = BackboneSettings(name="vit-ti/8", image_size=32)
 SMALL = {"prototypes": 16, "head_hidden": 32, "head_bottleneck": 8}
 
 
-def tiny(n_local: int = 2, **changes: Any) -> DINOv2:
+def tiny(n_local: int = 2, pooling: Literal["class", "stages"] = "class", **changes: Any) -> DINOv2:
     views = ViewSettings.model_validate({"policy": "ocean"})
     crops = MultiCrop(ViewPolicy(views, 32), ViewPolicy(views, 16), n_local=n_local)
-    backbone = build_backbone(VIT, 1, seed=0)
+    backbone = build_backbone(VIT.model_copy(update={"pooling": pooling}), 1, seed=0)
     assert isinstance(backbone, VisionTransformer)
     method = DINOv2(DINOv2Settings(**(SMALL | changes)), backbone, crops, seed=0)
     return method.train()
@@ -40,10 +40,10 @@ def shaken(method: DINOv2) -> DINOv2:
     return method
 
 
-@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(("separate", "pooling"), [(False, "class"), (True, "class"), (True, "stages")])
 @pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
-def test_the_three_terms_equal_their_loops(centring: str, separate: bool) -> None:
-    method = shaken(tiny(centring=centring, drop_path=0.0, separate_heads=separate))
+def test_the_three_terms_equal_their_loops(centring: str, separate: bool, pooling: Literal["class", "stages"]) -> None:
+    method = shaken(tiny(pooling=pooling, centring=centring, drop_path=0.0, separate_heads=separate))
     method.progress = 0.5  # the temperature has reached 0.07
     images, keys = batch()
     before = copy.deepcopy(method)

@@ -28,6 +28,12 @@ RESNET = {**BASE, "backbone": {"name": "resnet50"}}
         (RESNET, ["method.name=dinov2"], "masks patches", "backbone.name to a vision transformer"),
         (RESNET, ["method.name=mae"], "masks patches", "backbone.name to a vision transformer"),
         (RESNET, ["optimiser.layer_decay=0.9"], "layer_decay", "vision transformer"),
+        (
+            BASE,
+            ["method.name=dinov2", "backbone.pooling=stages"],
+            "cannot share a head",
+            "method.separate_heads=true, or backbone.pooling=class",
+        ),
         (BASE, ["view_size=60"], "view_size 60 is no multiple of the patch of 8 px", "view_size=56"),
         (
             BASE,

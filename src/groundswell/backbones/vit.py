@@ -58,7 +58,7 @@ class VisionTransformer(Backbone):
         "stages" (ours): the class token, the means over the patches after the second, third and last quarter of the
         blocks (before the final norm), and then their maxima, as of the stages of a `ResNet`. DINOv2's linear
         evaluation has the class tokens of the last blocks and one mean (facebookresearch/dinov2 b8931f7,
-        eval/linear.py). DINO and DINOv2 train on the class token all the same (docs/recipes.md).
+        eval/linear.py).
 
     Attributes
     ----------
@@ -222,14 +222,14 @@ class VisionTransformer(Backbone):
         y: Tensor = self.norm(x)
         return y
 
-    def tokens(
+    def pooled_and_patches(
         self,
         images: Tensor,
         mask: Tensor | None = None,
         draws: Tensor | None = None,
         patches: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The class tokens ``[N, D]`` and the features of some patches ``[M, D]``: as `forward`, with less work.
+        """What is pooled ``[N, dim]``, and the features of some patches ``[M, D]``: as `forward`, with less work.
 
         Parameters
         ----------
@@ -238,6 +238,10 @@ class VisionTransformer(Backbone):
         patches : bool [N, h w], optional
             Those that are asked for, M in all; none without it.
         """
+        if self.pooling != "class":
+            features = self._features(images, mask, draws)
+            spatial = features.spatial.flatten(2).transpose(1, 2)
+            return features.pooled, spatial[:0, 0] if patches is None else spatial[patches]
         x = self.embed(images, mask)
         n, t = x.shape[:2]
         rows = torch.arange(0, n * t, t, device=x.device)

@@ -28,11 +28,10 @@ from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
 from groundswell.methods.distillation import (
     WATCHED,
-    class_features,
-    class_width,
     drop_path_draws,
     follow,
     observe_choices,
+    pooled_features,
 )
 from groundswell.methods.heads import PrototypeHead
 from groundswell.methods.schedules import cosine, ramp
@@ -86,7 +85,7 @@ class DINO(Method):
             deepest = max(len(backbone.blocks) - 1, 1)
             backbone.prepare(drop_rates=[s.drop_path * i / deepest for i in range(len(backbone.blocks))])
         self.head = PrototypeHead(
-            *(class_width(backbone), s.head_hidden, s.head_bottleneck, s.prototypes),
+            *(backbone.dim, s.head_hidden, s.head_bottleneck, s.prototypes),
             train_scale=s.train_prototype_scale,
             seed=seed,
             name="prototype head",
@@ -104,7 +103,7 @@ class DINO(Method):
             whole = views.globals.contiguous(memory_format=torch.channels_last)
             parts = views.locals.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():  # in training mode: the batch statistics of a ResNet are those of the batch (D1)
-            seen = class_features(self.teacher_backbone, whole)
+            seen = pooled_features(self.teacher_backbone, whole)
             offered = self.teacher_head(seen)
         # One forward for each size of view, one of the head for all (D1 utils.py:594).
         pooled = [self._student(whole, keys, "global")]
@@ -127,8 +126,8 @@ class DINO(Method):
 
     def _student(self, views: Tensor, keys: Tensor, name: str) -> Tensor:
         if not isinstance(self.backbone, VisionTransformer):
-            return class_features(self.backbone, views)
-        return self.backbone.tokens(views, draws=drop_path_draws(self.backbone, views, keys, name))[0]
+            return pooled_features(self.backbone, views)
+        return self.backbone.pooled_and_patches(views, draws=drop_path_draws(self.backbone, views, keys, name))[0]
 
     def before_update(self) -> None:
         """Early in the run the prototypes stay as they are: no gradient, so no moments and no decay (D1 utils.py)."""

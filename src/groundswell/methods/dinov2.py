@@ -3,15 +3,16 @@
 Oquab et al. 2023, "DINOv2: Learning robust visual features without supervision" (arXiv 2304.07193); iBOT: Zhou et al.
 2022 (arXiv 2111.07832). The official code (facebookresearch/dinov2, commit b8931f7) is cited as D2.
 
-    2 global views, whole ------------> teacher -> class tokens -> head -> p      \\
+    2 global views, whole ------------> teacher -> pooled -> head -> p            \\
                                            |    -> masked patches -> head -> p'    \\  DINO(p, q) + iBOT(p', q')
-                                           | running mean                          /  + 0.1 KoLeo(class tokens)
-    2 global views, half of them masked -> student -> class tokens -> head -> q   /
+                                           | running mean                          /  + 0.1 KoLeo(pooled)
+    2 global views, half of them masked -> student -> pooled -> head -> q         /
                                                   -> masked patches -> head -> q'
-    L local views ---------------------> student -> class tokens -> head -> q
+    L local views ---------------------> student -> pooled -> head -> q
 
-A vision transformer only: a patch must be masked before the network and found again behind it. After training the
-teacher's backbone is the encoder, its layer scales folded into the maps before them.
+Pooled is the class token, as published, unless the backbone pools otherwise. A vision transformer only: a patch must
+be masked before the network and found again behind it. After training the teacher's backbone is the encoder, its layer
+scales folded into the maps before them.
 
 Two things differ from D2, on purpose. The frozen prototypes have no gradient in the first part of the run, where D2
 gives them a learning rate of zero while their moments build up. The centre of the patches is the mean over the masked
@@ -91,8 +92,8 @@ class DINOv2(Method):
         self.settings = s = settings
         self.crops = crops
         backbone.prepare(drop_rates=[s.drop_path] * len(backbone.blocks), layer_scale=s.layer_scale, mask_token=True)
-        self.head = self._new_head(seed, "prototype head")
-        self.patch_head = self._new_head(seed, "patch head") if s.separate_heads else None
+        self.head = self._new_head(backbone.dim, seed, "prototype head")
+        self.patch_head = self._new_head(backbone.width, seed, "patch head") if s.separate_heads else None
         self.centre = Centre(s.prototypes, s.centre_momentum)
         self.patch_centre = Centre(s.prototypes, s.centre_momentum)
         self.teacher_backbone = copy.deepcopy(backbone).requires_grad_(False)
@@ -101,10 +102,10 @@ class DINOv2(Method):
         if self.teacher_patch_head is not None:
             self.teacher_patch_head.requires_grad_(False)
 
-    def _new_head(self, seed: int, name: str) -> PrototypeHead:
+    def _new_head(self, width: int, seed: int, name: str) -> PrototypeHead:
         s = self.settings
         return PrototypeHead(
-            *(self.backbone.width, s.head_hidden, s.head_bottleneck, s.prototypes),
+            *(width, s.head_hidden, s.head_bottleneck, s.prototypes),
             train_scale=s.train_prototype_scale,
             seed=seed,
             name=name,
@@ -122,14 +123,14 @@ class DINOv2(Method):
             mask = mask.to(images.device)
 
         with torch.no_grad():  # the teacher sees the views whole
-            seen, seen_patches = self.teacher_backbone.tokens(views.globals, patches=mask)
+            seen, seen_patches = self.teacher_backbone.pooled_and_patches(views.globals, patches=mask)
             offered, offered_patches = self._choose(seen, seen_patches, self.teacher_head, self.teacher_patch_head)
         draws = drop_path_draws(self.backbone, views.globals, keys, "global")
-        whole, masked = self.backbone.tokens(views.globals, mask, draws, patches=mask)
+        whole, masked = self.backbone.pooled_and_patches(views.globals, mask, draws, patches=mask)
         pooled = [whole]
         if len(views.locals):
             draws = drop_path_draws(self.backbone, views.locals, keys, "local")
-            pooled.append(self.backbone.tokens(views.locals, draws=draws)[0])
+            pooled.append(self.backbone.pooled_and_patches(views.locals, draws=draws)[0])
         logits, patch_logits = self._choose(torch.cat(pooled), masked, self.head, self.patch_head)
         with full_precision:
             chosen, raw = self._targets(offered, self.centre)
@@ -147,13 +148,13 @@ class DINOv2(Method):
             return loss, Observed(scalars, seen.float())
 
     def _choose(
-        self, tokens: Tensor, patches: Tensor, head: PrototypeHead, patch_head: PrototypeHead | None
+        self, pooled: Tensor, patches: Tensor, head: PrototypeHead, patch_head: PrototypeHead | None
     ) -> tuple[Tensor, Tensor]:
-        """Logits of class tokens ``[N, D]`` and of patches ``[M, D]``: in one pass where they share a head."""
+        """Logits of what is pooled ``[N, D]`` and of patches ``[M, D]``: in one pass where they share a head."""
         if patch_head is not None:
-            return head(tokens), patch_head(patches)
-        both = head(torch.cat([tokens, patches]))
-        return both[: len(tokens)], both[len(tokens) :]
+            return head(pooled), patch_head(patches)
+        both = head(torch.cat([pooled, patches]))
+        return both[: len(pooled)], both[len(pooled) :]
 
     def _targets(self, offered: Tensor, centre: Centre) -> tuple[Tensor, Tensor]:
         """The teacher's choices for the loss, and the same without Sinkhorn-Knopp."""

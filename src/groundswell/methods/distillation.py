@@ -25,15 +25,10 @@ def follow(teacher: Iterable[nn.Module], student: Iterable[nn.Module], momentum:
     torch._foreach_lerp_(mine, theirs, 1 - momentum)
 
 
-def class_width(backbone: Backbone) -> int:
-    """D of `class_features`."""
-    return backbone.width if isinstance(backbone, VisionTransformer) else backbone.dim
-
-
-def class_features(backbone: Backbone, views: Tensor) -> Tensor:
-    """What a head is given of views ``[N, C, h, w]``: the class tokens, or what a ResNet has pooled, ``[N, D]``."""
+def pooled_features(backbone: Backbone, views: Tensor) -> Tensor:
+    """What a head is given of views ``[N, C, h, w]``: what the backbone pools, ``[N, dim]``."""
     if isinstance(backbone, VisionTransformer):
-        return backbone.tokens(views)[0]
+        return backbone.pooled_and_patches(views)[0]
     features: Features = backbone(views)
     return features.pooled
 

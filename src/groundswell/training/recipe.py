@@ -153,6 +153,12 @@ class Recipe(Settings):
                     f"{field} {size} is no multiple of the patch of {patch} px of {backbone.name}",
                     fix=f"set {field}={max(size // patch, 1) * patch}, or take a backbone with another patch",
                 )
+        if isinstance(self.method, DINOv2Settings) and backbone.pooling != "class" and not self.method.separate_heads:
+            raise ConfigError(
+                "images and patches cannot share a head where more than the class token is pooled",
+                where=f"backbone.pooling={backbone.pooling}",
+                fix="set method.separate_heads=true, or backbone.pooling=class",
+            )
         if name == "mae" and backbone.image_size != self.view_size:
             raise ConfigError(
                 f"mae needs positions made for its views of {self.view_size} px, not of {backbone.image_size}",
