@@ -6,7 +6,14 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from groundswell.evaluation.linear import LinearClassifier, LinearMultiLabel, RidgeRegression, ridge_path
+from groundswell.evaluation.linear import (
+    C_GRID,
+    PATIENCE,
+    LinearClassifier,
+    LinearMultiLabel,
+    RidgeRegression,
+    ridge_path,
+)
 from groundswell.evaluation.splits import group_codes, hold_out
 
 
@@ -60,6 +67,26 @@ def test_the_penalty_is_the_one_of_least_cross_entropy_on_the_held_out_groups():
     assert 0 < int(np.argmin(losses)) < 3  # neither end of the grid: the choice means something
     model = LinearClassifier(grid=grid, fraction=0.25, seed=7).fit(X, y, groups)
     assert grid[int(np.argmin(losses))] == model.C_
+
+
+@pytest.mark.parametrize("noise", [3.0, 5.0, 9.0])
+def test_the_search_ends_past_the_best_penalty_and_chooses_as_the_whole_grid_does(noise, monkeypatch):
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 4, 400)
+    X = rng.normal(size=(4, 80))[y] + noise * rng.normal(size=(400, 80))
+    Z = (X[:200] - X[:200].mean(0)) / X[:200].std(0), (X[200:] - X[:200].mean(0)) / X[:200].std(0)
+    losses = []
+    for C in C_GRID:
+        one = LogisticRegression(C=C, max_iter=5000, tol=1e-6).fit(Z[0], y[:200])
+        losses.append(-one.predict_log_proba(Z[1])[np.arange(200), y[200:]].mean())
+    best = int(np.argmin(losses))
+    assert best + PATIENCE < len(C_GRID) - 1  # there is something to save
+    tried = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda self, *a, **k: (tried.append(self.C), fit(self, *a, **k))[1])
+    model = LinearClassifier().fit(X[:200], y[:200], validation=(X[200:], y[200:]))
+    assert C_GRID[best] == model.C_
+    assert tried == [*C_GRID[: best + PATIENCE + 1], model.C_]
 
 
 def test_validation_rows_choose_the_penalty_but_are_not_fitted():
