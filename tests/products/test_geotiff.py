@@ -243,6 +243,15 @@ def test_dates_of_single_acquisitions(tmp_path: Path, name: str, tags: dict[str,
     assert acquired(path, read_header(path).items) == wanted
 
 
+def test_a_tile_across_the_date_line_has_a_footprint_of_its_own_size() -> None:
+    east = 833_978.56  # of the end of zone 60 on the equator; 4 km on either side of it
+    facts = Grid("EPSG:32660", (10.0, 0.0, east - 4000.0, 0.0, -10.0, 4000.0), 800, 800).place()
+    shape = shapely.from_wkb(facts["footprint"])
+    assert [round(edge, 3) for part in shape.geoms for edge in part.bounds[::2]] == [-180.0, -179.964, 179.964, 180.0]
+    assert shape.area == pytest.approx((8.0 / 111.3) ** 2, rel=0.01)
+    assert facts["azimuth_spacing_m"] == 10.0
+
+
 def test_grids_as_users_give_them(tmp_path: Path) -> None:
     grid = parse_grid("EPSG:32632,500000,5000000,504480,5004475,10")
     assert grid == Grid("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 5004475.0), 448, 448)

@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from safe_products import SHAPE, TILTED, expected, replace_bytes, trapped, wave_mode
 
 import groundswell as gs
 from groundswell.errors import ProductError, UsageError
-from groundswell.products.safe.scene import footprint
 from groundswell.products.safe_writer.laws import AzimuthBlock, Bilinear, Track
 from groundswell.products.safe_writer.model import Image, Settings, Signal, truth_of
 from groundswell.products.safe_writer.writer import write_grd, write_wv
@@ -93,60 +90,6 @@ def test_a_footprint_is_as_large_on_the_date_line_as_elsewhere(tmp_path: Path, l
     assert outline.is_valid
     assert outline.area == pytest.approx(200 * 4.1 * 7500.0 / 111_195.0**2 / np.cos(np.deg2rad(10.0)), rel=0.05)
     assert outline.contains(shapely.Point(facts.lon, facts.lat))
-
-
-def test_a_footprint_across_the_date_line_is_cut_in_two() -> None:
-    for corners in (
-        [(179.5, 1), (-179.5, 1), (-179.5, 0), (179.5, 0)],
-        [(-179.5, 1), (179.5, 1), (179.5, 0), (-179.5, 0)],
-    ):
-        parts = shapely.from_wkb(footprint(corners)).geoms
-        assert sorted(part.bounds for part in parts) == [(-180.0, 0.0, -179.5, 1.0), (179.5, 0.0, 180.0, 1.0)]
-    whole = shapely.from_wkb(footprint([(9.5, 1), (10.5, 1), (10.5, 0), (9.5, 0)]))
-    assert whole.bounds == (9.5, 0.0, 10.5, 1.0)
-
-
-def test_corners_that_cross_give_a_valid_outline() -> None:
-    bow = [(10.0, 0.0), (11.0, 1.0), (11.0, 0.0), (10.0, 1.0)]
-    assert not shapely.Polygon(bow).is_valid
-    for turn in (0.0, 169.5, 180.0):  # elsewhere, and on the date line
-        found = shapely.from_wkb(footprint([((lon + turn + 180.0) % 360.0 - 180.0, lat) for lon, lat in bow]))
-        assert found.is_valid
-        assert found.area == pytest.approx(1.0)
-        assert shapely.get_num_geometries(found) == (2 if turn == 169.5 else 1)
-
-
-@pytest.mark.parametrize(("pole", "around"), [(90.0, 1), (-90.0, -1)])
-def test_a_footprint_around_a_pole_reaches_it_at_every_longitude(pole: float, around: int) -> None:
-    corners = [(around * lon, np.sign(pole) * 87.0) for lon in (100.0, -170.0, -80.0, 10.0)]
-    found = shapely.from_wkb(footprint(corners))
-    assert found.is_valid
-    assert found.area == pytest.approx(360.0 * 3.0)
-    for lon in np.linspace(-179.0, 179.0, 50):
-        assert found.contains(shapely.Point(lon, np.sign(pole) * 88.0))
-        assert not found.contains(shapely.Point(lon, np.sign(pole) * 86.0))
-
-
-def _from_greenwich(corners: list[tuple[float, float]]) -> shapely.MultiPoint:
-    return shapely.MultiPoint([(lon % 360.0, lat) for lon, lat in corners])
-
-
-@settings(max_examples=100, deadline=None)
-@example([(-58.0, -58.0), (2e-164, 2e-164), (147.0, -86.0), (2e-164, 0.0)])  # a zigzag that encloses nothing
-@example([(1.0, 2.6e-160), (2.0, 0.0), (1.0, 0.0), (0.0, 1.0)])  # a valid one, of an area that no cut leaves
-@given(
-    st.lists(st.tuples(st.floats(-180.0, 180.0), st.floats(-89.0, 89.0)), min_size=4, max_size=4).filter(
-        lambda c: min(shapely.MultiPoint(c).convex_hull.area, _from_greenwich(c).convex_hull.area) > 1e-3
-    )
-)
-def test_any_corners_give_a_valid_outline_within_the_map(corners: list[tuple[float, float]]) -> None:
-    found = shapely.from_wkb(footprint(corners))
-    assert found.is_valid
-    west, south, east, north = found.bounds
-    assert -180.0 <= west < east <= 180.0
-    assert -90.0 <= south < north <= 90.0
-    for lon, lat in corners:  # within the rounding of the cut
-        assert found.distance(shapely.Point(lon, lat)) < 1e-6 or abs(lon) > 180.0 - 1e-6  # it may lie on either side
 
 
 def test_mean_over_ground_cells_is_the_mean_over_their_area(tmp_path: Path) -> None:

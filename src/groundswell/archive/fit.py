@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.archive.schema import Fit
+from groundswell.physics.footprint import scaled
 from groundswell.physics.imagette import Box, Metadata, Quantity
 
 UNKNOWN = 255
@@ -134,7 +135,7 @@ def fit_metadata(metadata: Metadata, placement: Placement, source: tuple[int, in
     share_x = placement.width * placement.step_x / columns
     footprint = metadata.footprint
     if footprint is not None and (share_y, share_x) != (1.0, 1.0):
-        footprint = _scale_polygon(footprint, (share_y + share_x) / 2) if abs(share_y - share_x) < 0.05 else None
+        footprint = scaled(footprint, (share_y + share_x) / 2) if abs(share_y - share_x) < 0.05 else None
     return replace(
         metadata,
         incidence_near_deg=near,
@@ -216,10 +217,3 @@ def _from_power(power: NDArray[np.float64], quantity: Quantity) -> NDArray[np.fl
     if quantity in (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB):
         return np.asarray(10.0 * np.log10(power))
     return np.asarray(np.sqrt(power) if quantity is Quantity.AMPLITUDE else power)
-
-
-def _scale_polygon(footprint: bytes, share: float) -> bytes:
-    from shapely import affinity, wkb
-
-    scaled = affinity.scale(wkb.loads(footprint), xfact=share, yfact=share, origin="centroid")
-    return bytes(wkb.dumps(scaled))

@@ -336,23 +336,16 @@ def _place(local: Axes, world: Axes, metadata: Metadata, size_km: tuple[float, f
         aspect=stretch,
         interpolation="nearest",
     )
-    outline = _outline(metadata)
-    if outline is not None:
-        near = lon + (outline[:, 0] - lon + 180) % 360 - 180  # over the date line
-        local.fill(near, outline[:, 1], facecolor=(*_rgb(_NORTH), 0.35), edgecolor=_NORTH, linewidth=1.2)
-    else:
+    if metadata.footprint is None:
         local.plot(lon, lat, "o", color=_NORTH)
+    for part in [] if metadata.footprint is None else shapely.get_parts(shapely.from_wkb(metadata.footprint)):
+        lons, lats = np.asarray(part.exterior.coords)[:, :2].T
+        near = lons + 360.0 * np.round((lon - lons.mean()) / 360.0)  # over the date line
+        local.fill(near, lats, facecolor=(*_rgb(_NORTH), 0.35), edgecolor=_NORTH, linewidth=1.2)
     local.tick_params(labelsize=7)
     local.locator_params(nbins=3)
     local.ticklabel_format(useOffset=False)
     local.set_title(f"footprint: {_degrees(lat, 'N', 'S')} {_degrees((lon + 180) % 360 - 180, 'E', 'W')}")
-
-
-def _outline(metadata: Metadata) -> NDArray[np.float64] | None:
-    if metadata.footprint is None:
-        return None
-    shape = shapely.from_wkb(metadata.footprint)
-    return np.asarray(shape.exterior.coords)[:, :2] if shape.geom_type == "Polygon" else None
 
 
 def _rgb(colour: str) -> tuple[float, ...]:

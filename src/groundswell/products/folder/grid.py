@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from groundswell.errors import DataError, UsageError
+from groundswell.physics.footprint import footprint
 from groundswell.products.interpolation import Floats
 
 if TYPE_CHECKING:
@@ -118,8 +119,6 @@ class Grid:
 
     def place(self) -> dict[str, Any]:
         """The fields of `Metadata` that the grid tells: centre, footprint, spacings."""
-        import shapely
-
         lon, lat = self.lonlat((self.height - 1) / 2, (self.width - 1) / 2)
         bottom, right = self.height - 0.5, self.width - 0.5
         corners = self.lonlat((-0.5, -0.5, bottom, bottom), (-0.5, right, right, -0.5))
@@ -127,7 +126,7 @@ class Grid:
         return {
             "lon": float(lon),
             "lat": float(lat),
-            "footprint": shapely.to_wkb(shapely.Polygon(zip(*corners, strict=True))),
+            "footprint": footprint([(float(x), float(y)) for x, y in zip(*corners, strict=True)]),
             "azimuth_spacing_m": down,
             "range_spacing_m": across,
         }

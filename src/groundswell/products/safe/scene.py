@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import shapely
-
 from groundswell.errors import ProductError, UsageError
+from groundswell.physics.footprint import footprint
 from groundswell.physics.imagette import Metadata
 from groundswell.physics.multilook import Filter
 from groundswell.products.safe.annotation import Annotation
@@ -20,8 +18,6 @@ from groundswell.products.safe.image import CALIBRATIONS, Files, SafeImage
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_SLIVER = 1e-6  # of the convex hull: what encloses less is a zigzag, whose area rounding decides
 
 
 class Scene:
@@ -266,37 +262,6 @@ class Scene:
             denoise=denoise,
             filter=filter,
         )
-
-
-def outline(corners: Sequence[tuple[float, float]]) -> shapely.Polygon:
-    """The polygon of (longitude, latitude) corners, in their order around it; it is valid, and in one piece.
-
-    Across the date line longitudes run on beyond 180 degrees. Around a pole it reaches to the pole's latitude at all
-    longitudes. Corners in an order that makes it cross itself, or enclose next to nothing of their convex hull, give
-    that hull; corners on one line, whose hull is nothing, what they enclose: nothing.
-    """
-    places = [(round(lon, 9), round(lat, 9)) for lon, lat in corners]  # 0.1 mm: GEOS loses areas beside 1e-160 degrees
-    ring = [places[0]]
-    for lon, lat in (*places[1:], places[0]):  # each at most 180 degrees from the one before
-        ring.append(((lon - ring[-1][0] + 180.0) % 360.0 + ring[-1][0] - 180.0, lat))
-    if abs(ring[-1][0] - ring[0][0]) > 180.0:  # once around the Earth
-        pole = math.copysign(90.0, ring[0][1])
-        ring += [(ring[-1][0], pole), (ring[0][0], pole)]
-    polygon = shapely.Polygon(ring)
-    hull = polygon.convex_hull
-    sound = polygon.is_valid and polygon.area > _SLIVER * hull.area
-    return polygon if sound or not hull.area > 0.0 else hull
-
-
-def footprint(corners: Sequence[tuple[float, float]]) -> bytes:
-    """The `outline` of corners as WKB; one that crosses the date line is cut there in two."""
-    polygon = outline(corners)
-    parts = [
-        shapely.transform(part, lambda xy, turn=turn: xy - (turn, 0.0))
-        for turn in (-360.0, 0.0, 360.0)
-        if (part := polygon & shapely.box(turn - 180.0, -90.0, turn + 180.0, 90.0)).area > 0.0
-    ]
-    return bytes(shapely.to_wkb(shapely.union_all(parts)))  # around a pole they share an edge
 
 
 def _whole(part: slice | None, count: int, name: str) -> slice:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
+from groundswell.physics.footprint import footprint
 from groundswell.physics.multilook import Filter, ground_edges
-from groundswell.products.safe.scene import Scene, outline
+from groundswell.products.safe.scene import Scene
 from groundswell.products.source import chip_starts
 
 _SLACK = 1.0 + 1e-12  # as in `multilook.weights`: a length that is a whole number of cells, but for rounding
@@ -80,10 +80,9 @@ class Cells:
         )
 
     def footprint(self, scene: Scene) -> bytes:
-        """The outline of the cells as a WKB polygon; across the date line longitudes run on beyond 180 degrees."""
+        """The outline of the cells as WKB."""
         lon, lat = scene.geolocation.lonlat(_edges(self.lines), _edges(self.pixels))
-        corners = [(float(lon[c]), float(lat[c])) for c in ((0, 0), (0, 1), (1, 1), (1, 0))]
-        return bytes(shapely.to_wkb(outline(corners)))
+        return footprint([(float(lon[c]), float(lat[c])) for c in ((0, 0), (0, 1), (1, 1), (1, 0))])
 
 
 def _edges(centres: NDArray[np.float64]) -> tuple[float, float]:
