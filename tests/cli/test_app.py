@@ -94,6 +94,8 @@ def test_text_is_for_people_and_quiet_drops_it(runner: CliRunner) -> None:
 def test_a_partial_outcome_has_its_own_code(runner: CliRunner) -> None:
     result = runner.invoke(app.application, ["partial"])
     assert (result.exit_code, result.stdout) == (4, "2 set aside\n")
+    quiet = runner.invoke(app.application, ["partial", "--quiet"])  # never silently
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (4, "", "2 set aside\n")
 
 
 @pytest.mark.parametrize(("kind", "code"), [("usage", 2), ("data", 3), ("signal", 75)])

@@ -73,6 +73,14 @@ def test_a_mix_of_products_is_read_screened_and_counted(products: Path, tmp_path
     assert "1 of 1 shards were there already" in text
 
 
+def test_images_of_which_the_same_file_is_at_fault_share_a_line(products: Path, tmp_path: Path) -> None:
+    for number in ("001", "002"):
+        next(products.rglob(f"*-{number}.tiff")).unlink()
+    said = run(products, "-o", tmp_path / "out", "--size", 24, "--workers", "1", exit_code=4)
+    (line,) = [line for line in said.splitlines() if "*.tiff is missing" in line]
+    assert "-001 and 1 more: " in line
+
+
 def test_screening_alone_is_no_error(products: Path, tmp_path: Path) -> None:
     next(products.rglob("*-003.tiff")).unlink()
     for file in products.rglob("*-003.xml"):

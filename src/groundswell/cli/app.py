@@ -41,7 +41,8 @@ class Outcome:
     data : dict
         The result as a JSON-able object; ``--json`` prints exactly this.
     text : str
-        The same for people (rich markup allowed); ``--quiet`` drops it.
+        The same for people (rich markup allowed); ``--quiet`` drops it, and where not everything could be done says
+        it on standard error.
     exit_code : int
         0, or 4 where only a part could be done.
     """
@@ -54,7 +55,7 @@ class Outcome:
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on standard output, nothing else there.")
 ]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and what could not be done.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _COMMON = {"json": JsonFlag, "quiet": QuietFlag, "debug": DebugFlag}
 
@@ -79,10 +80,10 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
             raise typer.Exit(error.exit_code) from None
         if as_json:
             typer.echo(json.dumps(outcome.data, allow_nan=False, default=str))
-        elif not quiet and outcome.text:
+        elif outcome.text and (outcome.exit_code or not quiet):
             from rich.console import Console
 
-            Console(soft_wrap=True, highlight=False).print(outcome.text)
+            Console(stderr=quiet, soft_wrap=True, highlight=False).print(outcome.text)
         raise typer.Exit(outcome.exit_code)
 
     signature = inspect.signature(function, eval_str=True)

@@ -305,12 +305,16 @@ def _unlabelled(archive: Archive, source: SafeProducts) -> list[dict[str, str]]:
 
 
 def _by_reason(items: list[dict[str, str]], shown: int = 20) -> list[str]:
-    """Items by their reasons, one a line: the first, and how many more there are (the chips of a scene share one)."""
-    groups: dict[str, list[str]] = {}
+    """Items by their reasons, one a line: the first, and how many more there are.
+
+    The chips of a scene share a reason, and so do images of each of which the same file is at fault.
+    """
+    groups: dict[str, list[dict[str, str]]] = {}
     for item in items:
-        groups.setdefault(item["reason"], []).append(item["id"])
+        groups.setdefault(item["reason"].replace(item["id"].partition("/")[0], "*"), []).append(item)
     lines = [
-        f"  {ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {reason}" for reason, ids in groups.items()
+        f"  {first['id']} and {len(others)} more: {reason}" if others else f"  {first['id']}: {first['reason']}"
+        for reason, (first, *others) in groups.items()
     ]
     return lines[:shown] + ([f"  ... and {len(lines) - shown} more reasons"] if len(lines) > shown else [])
 
