@@ -311,7 +311,8 @@ def _by_reason(items: list[dict[str, str]], shown: int = 20) -> list[str]:
     """
     groups: dict[str, list[dict[str, str]]] = {}
     for item in items:
-        groups.setdefault(item["reason"].replace(item["id"].partition("/")[0], "*"), []).append(item)
+        stem = item["id"].partition("/")[0].removeprefix("sim-")  # of the image's files
+        groups.setdefault(item["reason"].replace(stem, "*"), []).append(item)
     lines = [
         f"  {first['id']} and {len(others)} more: {reason}" if others else f"  {first['id']}: {first['reason']}"
         for reason, (first, *others) in groups.items()
