@@ -82,8 +82,6 @@ def test_labels_of_a_product_folder_keep_the_last_version(written, tmp_path: Pat
     written(contents(oswTotalHs=1.0), 2, "new.SAFE/measurement", processed="2026-03-01T00:00:00Z")
     written(contents(oswTotalHs=2.0), 2, "old.SAFE/measurement", processed="2026-02-01T00:00:00Z")
     written(contents(oswTotalHs=3.0), 1, "old.SAFE/measurement")
-    for product in ("new.SAFE", "old.SAFE"):
-        (tmp_path / product / "manifest.safe").write_text("<xfdu/>")
     bad = tmp_path / "old.SAFE" / "measurement" / NAME.format(3)
     bad.write_bytes(b"CDF\x01")
     (tmp_path / "old.SAFE" / "preview.nc").write_bytes(b"no measurement")

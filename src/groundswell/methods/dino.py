@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from groundswell.backbones import Backbone, VisionTransformer
+from groundswell.backbones import Backbone, Features, VisionTransformer
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
 from groundswell.methods.distillation import (
@@ -31,7 +31,6 @@ from groundswell.methods.distillation import (
     drop_path_draws,
     follow,
     observe_choices,
-    pooled_features,
 )
 from groundswell.methods.heads import PrototypeHead
 from groundswell.methods.schedules import cosine, ramp
@@ -103,7 +102,7 @@ class DINO(Method):
             whole = views.globals.contiguous(memory_format=torch.channels_last)
             parts = views.locals.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():  # in training mode: the batch statistics of a ResNet are those of the batch (D1)
-            seen = pooled_features(self.teacher_backbone, whole)
+            seen = _pooled(self.teacher_backbone, whole)
             offered = self.teacher_head(seen)
         # One forward for each size of view, one of the head for all (D1 utils.py:594).
         pooled = [self._student(whole, keys, "global")]
@@ -125,9 +124,10 @@ class DINO(Method):
             return loss, Observed(observe_choices(loss.detach(), chosen, raw), seen.float())
 
     def _student(self, views: Tensor, keys: Tensor, name: str) -> Tensor:
-        if not isinstance(self.backbone, VisionTransformer):
-            return pooled_features(self.backbone, views)
-        return self.backbone.pooled_and_patches(views, draws=drop_path_draws(self.backbone, views, keys, name))[0]
+        draws = None
+        if isinstance(self.backbone, VisionTransformer):
+            draws = drop_path_draws(self.backbone, views, keys, name)
+        return _pooled(self.backbone, views, draws)
 
     def before_update(self) -> None:
         """Early in the run the prototypes stay as they are: no gradient, so no moments and no decay (D1 utils.py)."""
@@ -147,3 +147,11 @@ class DINO(Method):
         """Start student and teacher from the weights of an encoder's backbone."""
         for backbone in (self.backbone, self.teacher_backbone):
             backbone.load_state_dict(dict(weights))
+
+
+def _pooled(backbone: Backbone, views: Tensor, draws: Tensor | None = None) -> Tensor:
+    """What the head is given of views ``[N, C, h, w]``: what the backbone pools, ``[N, dim]``."""
+    if isinstance(backbone, VisionTransformer):
+        return backbone.pooled_and_patches(views, draws=draws)[0]
+    features: Features = backbone(views)
+    return features.pooled

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from groundswell import distributed, rng
-from groundswell.backbones import Backbone, Features, VisionTransformer
+from groundswell.backbones import VisionTransformer
 
 WATCHED = frozenset({"feature_spread", "effective_rank", "teacher_uniformity", "prototypes_used", "kl"})
 
@@ -23,14 +23,6 @@ def follow(teacher: Iterable[nn.Module], student: Iterable[nn.Module], momentum:
     mine: list[Tensor] = [p for module in teacher for p in module.parameters()]
     theirs: list[Tensor] = [p for module in student for p in module.parameters()]
     torch._foreach_lerp_(mine, theirs, 1 - momentum)
-
-
-def pooled_features(backbone: Backbone, views: Tensor) -> Tensor:
-    """What a head is given of views ``[N, C, h, w]``: what the backbone pools, ``[N, dim]``."""
-    if isinstance(backbone, VisionTransformer):
-        return backbone.pooled_and_patches(views)[0]
-    features: Features = backbone(views)
-    return features.pooled
 
 
 def drop_path_draws(backbone: VisionTransformer, views: Tensor, keys: Tensor, name: str) -> Tensor | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from groundswell.errors import DataError
 from groundswell.physics.imagette import Channel, Imagette
 
 
@@ -15,6 +16,13 @@ class Rejected:
 
     id: str
     reason: str
+
+
+def reason_of(error: DataError) -> str:
+    """An error as one line of a list: what, why, and the file where neither names it."""
+    text = " ".join((f"{error.what}: {error.why}" if error.why else error.what).split())
+    file = (error.where or "").replace(":", "/").rsplit("/", 1)[-1]
+    return text if file in text else f"{text} ({file})"
 
 
 class Source(Protocol):

@@ -336,9 +336,10 @@ def _place(local: Axes, world: Axes, metadata: Metadata, size_km: tuple[float, f
         aspect=stretch,
         interpolation="nearest",
     )
-    if metadata.footprint is None:
+    parts = [] if metadata.footprint is None else shapely.get_parts(shapely.from_wkb(metadata.footprint))
+    if not len(parts):
         local.plot(lon, lat, "o", color=_NORTH)
-    for part in [] if metadata.footprint is None else shapely.get_parts(shapely.from_wkb(metadata.footprint)):
+    for part in parts:
         lons, lats = np.asarray(part.exterior.coords)[:, :2].T
         near = lons + 360.0 * np.round((lon - lons.mean()) / 360.0)  # over the date line
         local.fill(near, lats, facecolor=(*_rgb(_NORTH), 0.35), edgecolor=_NORTH, linewidth=1.2)

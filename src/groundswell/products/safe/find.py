@@ -10,9 +10,9 @@ from pathlib import Path
 
 from groundswell.errors import DataError, ProductError
 from groundswell.products.folder.files import EXTENSIONS
-from groundswell.products.names import parse_measurement
 from groundswell.products.safe.container import open_container
-from groundswell.products.safe.level2 import Level2
+from groundswell.products.safe.level2 import Level2, is_level2
+from groundswell.products.source import reason_of
 
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -61,7 +61,6 @@ def find_products(sources: Sequence[str | Path]) -> Found:
             raise DataError("there is no such file or folder", where=source)
         source = source.parent if source.name == "manifest.safe" else source
         for path in _walk(source) if source.is_dir() else [source]:
-            name = parse_measurement(path.name)
             packed = path.name.lower().endswith(PACKED)
             if path.is_dir() or (packed and (path == source or path.name[:2].upper() == "S1")):
                 labelling = "_OCN_" in path.name
@@ -72,10 +71,10 @@ def find_products(sources: Sequence[str | Path]) -> Found:
                 except ProductError as error:
                     if labelling:
                         unreadable[path.name] = reason_of(error)
-                level2.update({one.path.resolve() / (one.member or ""): one for one in inside})
+                level2.update({one.place.resolve(): one for one in inside})
                 if not labelling and not inside:
                     products.setdefault(path.resolve(), path)
-            elif name is not None and (name.kind, name.mode) == ("OCN", "WV") and path.suffix == ".nc":
+            elif is_level2(path.name):
                 level2.setdefault(path.resolve(), Level2(path))
             elif path.suffix.lower() in EXTENSIONS:
                 images.append(path)
@@ -90,21 +89,17 @@ def find_products(sources: Sequence[str | Path]) -> Found:
     )
 
 
-def reason_of(error: DataError) -> str:
-    """An error as one line of a list: what, why, and the file where neither names it."""
-    text = " ".join((f"{error.what}: {error.why}" if error.why else error.what).split())
-    file = (error.where or "").replace(":", "/").rsplit("/", 1)[-1]
-    return text if file in text else f"{text} ({file})"
-
-
 def _inside(path: Path) -> list[Level2]:
-    """The level-2 wave-mode files of a product."""
-    found = []
-    for member in open_container(path).names:
-        name = parse_measurement(member.rsplit("/", 1)[-1])
-        if name is not None and (name.kind, name.mode) == ("OCN", "WV") and member.endswith(".nc"):
-            found.append(Level2(path / member) if path.is_dir() else Level2(path, member))
-    return found
+    """The level-2 wave-mode files of a product, or of a folder that has kept nothing else of one."""
+    try:
+        members = open_container(path).names
+    except ProductError:
+        files = [file for file in path.rglob("*.nc") if file.resolve().is_relative_to(path.resolve())]
+        members = tuple(file.relative_to(path).as_posix() for file in sorted(files) if is_level2(file.name))
+        if not members:
+            raise
+    found = [member for member in members if is_level2(member)]
+    return [Level2(path / member) if path.is_dir() else Level2(path, member) for member in found]
 
 
 def _walk(folder: Path) -> Iterable[Path]:

@@ -13,7 +13,7 @@ from groundswell.errors import DataError
 from groundswell.products.names import MeasurementName, parse_measurement
 from groundswell.products.references.ocn import KEYS, OceanProduct, open_ocn
 from groundswell.products.safe.container import open_container
-from groundswell.products.source import Rejected
+from groundswell.products.source import Rejected, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,12 @@ class Level2:
         return open_ocn(self.place, open_container(self.path).read(self.member))
 
 
+def is_level2(file: str) -> bool:
+    """Whether a file, by its name, is a level-2 wave-mode file."""
+    name = parse_measurement(file.rsplit("/", 1)[-1])
+    return name is not None and (name.kind, name.mode) == ("OCN", "WV") and file.endswith(".nc")
+
+
 def read_ocn_labels(files: Iterable[Level2]) -> tuple[pd.DataFrame, list[Rejected]]:
     """The labels of level-2 wave-mode files.
 
@@ -58,7 +64,7 @@ def read_ocn_labels(files: Iterable[Level2]) -> tuple[pd.DataFrame, list[Rejecte
         try:
             product = file.open()
         except DataError as error:
-            rejected.append(Rejected(str(file.place), " ".join(str(error).split("\n"))))
+            rejected.append(Rejected(str(file.place), reason_of(error)))
             continue
         keys = {key: getattr(product.name, key) for key in KEYS}
         place = {"id": product.id, "time": product.time, "lon": product.lon, "lat": product.lat}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from groundswell import progress
 from groundswell.errors import DataError
-from groundswell.products.safe.find import Found, reason_of
+from groundswell.products.safe.find import Found
 from groundswell.products.safe.noise import parse_ipf
 from groundswell.products.safe.sentinel1 import Product, open_product
+from groundswell.products.source import reason_of
 
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 

@@ -26,14 +26,14 @@ from groundswell.products.folder.labels import Columns, Labels, join
 from groundswell.products.folder.tables import read_table
 from groundswell.products.land import RESOLUTION_DEG, is_land
 from groundswell.products.references.ocn import OceanProduct
-from groundswell.products.safe.find import find_products, reason_of
+from groundswell.products.safe.find import find_products
 from groundswell.products.safe.level2 import Level2
 from groundswell.products.safe.listing import POLARISATIONS, list_products
 from groundswell.products.safe.scene import Scene
 from groundswell.products.safe.sentinel1 import Product, open_product
 from groundswell.products.safe.settings import CHIP, IMAGETTE_M, REASONS, SafeSettings, screened
 from groundswell.products.safe.tiles import Cells, Tile, read_cells, tiles
-from groundswell.products.source import Rejected
+from groundswell.products.source import Rejected, reason_of
 
 _OPEN = 4  # products kept open by one process
 _LAND_STEP_M = RESOLUTION_DEG * 111_000.0 / 2.0  # two points a cell of the land mask
