@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from geo_tiles import decibels, write_tile
 from mutants import HEIGHT, SAMPLES, WIDTH, changed, speckled, truncated, write_samples
 from PIL import Image
 
 from groundswell.archive.ingest import ingest, plan_ingest
 from groundswell.archive.planning import Options
 from groundswell.errors import DataError, QuantityError, UsageError
-from groundswell.physics.imagette import Box, Channel, Imagette, Quantity
+from groundswell.physics.imagette import Box, Channel, FarRange, Imagette, Quantity, turn
 from groundswell.products.folder import plan
 from groundswell.products.folder.files import Facts
 from groundswell.products.folder.images import FolderSettings, ImageFolder
@@ -221,6 +222,45 @@ def test_labels_masks_boxes_and_metadata_meet_their_image(tmp_path: Path) -> Non
     assert labelled.ids() == [f"images/{i}.png" for i in range(3)]
 
 
+@pytest.mark.parametrize("side", ["up", "left", "down"])
+def test_turned_images_take_their_masks_and_boxes_along(tmp_path: Path, side: FarRange) -> None:
+    pixels = picture(tmp_path / "a.png")
+    mask = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3
+    Image.fromarray(mask).save(tmp_path / "a_mask.png")
+    (tmp_path / "labels.csv").write_text("file,mask,azimuth_spacing_m,range_spacing_m\na.png,a_mask.png,4,20\n")
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    settings = FolderSettings(
+        quantity=Quantity.AMPLITUDE,
+        far_range=side,
+        labels=tmp_path / "labels.csv",
+        boxes=tmp_path / "coco.json",
+        columns=Columns(masks=("mask",)),
+    )
+    folder = ImageFolder([tmp_path], settings)
+    image = only(folder)
+    edges = {"up": pixels[0], "left": pixels[::-1, 0], "down": pixels[-1, ::-1]}  # far range, by azimuth
+    assert np.array_equal(image.pixels[0, :, -1], edges[side])
+    assert np.array_equal(image.masks["mask"], turn(mask, side))
+    box = image.boxes[0]
+    held = image.pixels[0, int(box.y) : int(box.y + box.height), int(box.x) : int(box.x + box.width)]
+    assert np.array_equal(held, turn(pixels[2:6, 1:4], side))  # the box is round the same pixels
+    assert (image.metadata.azimuth_spacing_m, image.metadata.range_spacing_m) == (4, 20)  # the table names its axes
+    assert folder.sizes() == {"a.png": image.pixels.shape[1:]}
+    assert folder.description["far_range"] == side
+    assert "far_range" not in ImageFolder([tmp_path / "a.png"], AMPLITUDE).description  # as it always was
+
+
+def test_a_file_that_knows_its_axes_is_not_turned(tmp_path: Path) -> None:
+    write_tile(tmp_path / "a.tif", decibels())
+    settings = FolderSettings(quantity=Quantity.SIGMA0_DB, far_range="up")
+    assert "leave out --far-range" in reason(ImageFolder([tmp_path], settings), "a.tif")
+
+
 def _fields(settings: FolderSettings) -> dict[str, object]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
@@ -309,6 +349,24 @@ def test_mstar_by_its_table(real_data: Path) -> None:
     # The set's own README: pad and resize would give the class away by size.
     assert "label_label is told by size alone in 64 %" in plan.notes(folder, "pad")[0]
     assert plan.notes(folder, "crop") == []
+
+
+def test_the_radar_of_mstar_looks_up(real_data: Path) -> None:
+    """Once turned, shadows (2) fall beyond their targets (1) in range, and not to one side of them in azimuth."""
+    data = real_data / "mstar"
+    settings = FolderSettings(
+        quantity=Quantity.AMPLITUDE, far_range="up", labels=data / "labels.csv", columns=Columns(masks=("mask",))
+    )
+    folder = ImageFolder([data], settings)
+    ids = [id_ for id_ in folder.ids() if "/train/" in id_][::50]
+    offsets = []
+    for item in folder.read(ids):
+        assert isinstance(item, Imagette)
+        target, shadow = (np.argwhere(item.masks["mask"] == value).mean(axis=0) for value in (1, 2))
+        offsets.append(shadow - target)
+    azimuth, range_ = np.array(offsets).T
+    assert range_.min() > 0
+    assert abs(azimuth.mean()) < 0.1 * range_.mean()
 
 
 def test_opensarship_bands(real_data: Path) -> None:

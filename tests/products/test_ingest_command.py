@@ -267,6 +267,7 @@ def test_the_trap_of_sizes_is_named(tmp_path: Path) -> None:
         (("--quantity", "sigma0", "--fit", "krop"), "did you mean 'crop'"),
         (("--quantity", "sigma0", "--size", "0"), "is no size"),
         (("--quantity", "sigma0", "--bands", "VV,,VH"), "no list of names"),
+        (("--quantity", "amplitude", "--far-range", "top"), "not one of right, up, left, down"),
         (("--quantity", "sigma0", "--dtype", "int8"), "not one of"),
         (("--quantity", "sigma0", "--group", "product"), "no label table"),
         (("--quantity", "sigma0", "--channels", "VH"), "no file has a channel"),

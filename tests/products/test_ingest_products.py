@@ -126,6 +126,7 @@ def test_products_and_images_do_not_mix(products: Path, tmp_path: Path) -> None:
     [
         (("--boxes", "b.json"), "--boxes is for image files"),
         (("--bands", "VV"), "--bands is for image files"),
+        (("--far-range", "up"), "--far-range is for image files"),
         (("--quantity", "sigma0_db"), "--convert-to sigma0_db"),
         (("--filter", "hann"), "not one of box, kaiser"),
         (("--overlap", "400"), "cannot share 400"),

@@ -20,7 +20,7 @@ from groundswell.encoder.images import open_image
 from groundswell.encoder.preprocessing import PreprocessingSettings
 from groundswell.encoder.table import EmbeddingTable, embed
 from groundswell.errors import DataError, TableError, UsageError
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import FarRange, Quantity, turn
 from groundswell.products.folder.images import FolderSettings, ImageFolder
 from groundswell.report.neighbours import require_few
 from groundswell.search.query import search_image, search_row, search_table, thumbnails
@@ -95,6 +95,14 @@ def test_an_image_and_a_crop_find_themselves(archive: Archive, table: Path, tmp_
     elsewhere = open_image(larger, quantity="quicklook", crop=(0, 0, 12, 20))  # smaller than the encoder sees: filled
     assert elsewhere.pixels.shape == (1, 20, 12)
     assert search_image(table, encoder, elsewhere, 3).scores[0] < 1 - 1e-6
+
+
+@pytest.mark.parametrize("side", ["up", "left", "down"])
+def test_a_crop_is_cut_before_the_image_is_turned(archive: Archive, tmp_path: Path, side: FarRange) -> None:
+    larger = picture(archive, 7, tmp_path / "larger.png", margin=9)
+    crop = open_image(larger, quantity="quicklook", crop=(3, 9, 12, 20))
+    turned = open_image(larger, quantity="quicklook", crop=(3, 9, 12, 20), far_range=side)
+    assert np.array_equal(turned.pixels, turn(crop.pixels, side))
 
 
 @pytest.mark.parametrize("crop", [(-1, 0, 5, 5), (0, 0, 33, 5), (30, 30, 3, 2), (0, 0, 0, 5)])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from groundswell.archive.ingest import IngestReport
     from groundswell.archive.planning import Options
     from groundswell.archive.schema import DType, Fit
-    from groundswell.physics.imagette import Quantity
+    from groundswell.physics.imagette import FarRange, Quantity
     from groundswell.products.folder.images import ImageFolder
     from groundswell.products.source import Source
 
@@ -109,6 +109,14 @@ def ingest(
     ] = None,
     allow_missing_channel: Annotated[bool, typer.Option(help="Keep files without one of --channels.")] = False,
     colour_to_grey: Annotated[bool, typer.Option(help="Take the luminance of colour images.")] = False,
+    far_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="right|up|left|down",
+            help="The side of the image files on which far range lies, to which shadows fall. They are turned, with "
+            "masks and boxes, so that it is on the right, as in every archive.",
+        ),
+    ] = None,
     spacing: Annotated[
         float | None,
         typer.Option(
@@ -190,6 +198,7 @@ def ingest(
     told = {"--overlap": overlap, "--no-denoise": not denoise, "--filter": filter_, "--land": land, "--ice": ice}
     told |= {"--keep-land": keep_land, "--mask-land": mask_land, "--min-valid": min_valid, "--keep-noisy": keep_noisy}
     if composite is not None:
+        _refuse({"--far-range": far_range}, "image files one by one")
         named = [_names(text) for text in bands or ()]
         mosaic = seasonal.open_source(sources, composite, grid, orbit_pass, shape, declared, named)
         options = Options(mosaic.size, kind or "crop", stored, sample_type, None, shard_mb)
@@ -199,7 +208,8 @@ def ingest(
         return done if isinstance(done, Outcome) else seasonal.outcome(done, mosaic)
     _refuse({"--grid": grid, "--orbit-pass": orbit_pass}, "--composite")
     if safe.are_products(sources):
-        _refuse({"--mask": mask, "--boxes": boxes, "--bands": bands, "--colour-to-grey": colour_to_grey}, "image files")
+        pictures = {"--mask": mask, "--boxes": boxes, "--bands": bands, "--colour-to-grey": colour_to_grey}
+        _refuse(pictures | {"--far-range": far_range}, "image files")
         asked = Options(shape, kind or "pad", stored, sample_type, spacing or safe.SPACING_M, shard_mb)
         source = safe.open_source(
             sources, asked, told, declared, wanted, allow_missing_channel, labels, columns, only_labelled
@@ -218,6 +228,7 @@ def ingest(
             channels=wanted,
             allow_missing_channel=allow_missing_channel,
             colour_to_grey=colour_to_grey,
+            far_range=parse_far_range(far_range),
             only_labelled=only_labelled,
             labels=labels,
             boxes=boxes,
@@ -227,8 +238,7 @@ def ingest(
     options = Options(shape or _common_size(folder), kind or "crop", stored, sample_type, spacing, shard_mb)
     images: Source = folder
     if fit == "cut":
-        sizes = {id_: (facts.height, facts.width) for id_, facts in folder.survey.facts.items()}
-        images = Cut(folder, sizes, options.size or _common_size(folder), overlap or 0)
+        images = Cut(folder, folder.sizes(), options.size or _common_size(folder), overlap or 0)
     if dry_run:
         return _plan(folder, images, options, workers)
     report = carry_out(context, images, output, options, execution)
@@ -248,6 +258,17 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
         raise UsageError(f"{text!r} is no size", fix="write --size 64, or --size ROWSxCOLUMNS such as 64x96")
     return int(parts[0]), int(parts[-1])
+
+
+def parse_far_range(text: str | None) -> FarRange:
+    """The side of an image on which far range lies, ``right`` unless it is given; `UsageError` for no side."""
+    from typing import get_args
+
+    from groundswell.physics.imagette import FarRange
+
+    side: FarRange = "right" if text is None else text  # type: ignore[assignment]
+    _one_of("--far-range", side, get_args(FarRange))
+    return side
 
 
 def _quantity(option: str, name: str) -> Quantity:
@@ -276,7 +297,7 @@ def _common_size(folder: ImageFolder) -> tuple[int, int]:
     """The size of all files; `UsageError` where they differ, for then the user must choose."""
     from collections import Counter
 
-    sizes = Counter((facts.height, facts.width) for facts in folder.survey.facts.values())
+    sizes = Counter(folder.sizes().values())
     if len(sizes) > 1:
         smallest = min(min(size) for size in sizes)
         listed = ", ".join(f"{h} x {w} ({count} files)" for (h, w), count in sizes.most_common(4))

@@ -29,6 +29,10 @@ def search(
     quantity: Annotated[
         str | None, typer.Option(help="What the pixels of the image file are, where it cannot say.")
     ] = None,
+    far_range: Annotated[
+        str | None,
+        typer.Option(metavar="SIDE", help="Turn the image file as `ingest --far-range` turned those of the archive."),
+    ] = None,
     incidence: Annotated[
         str | None,
         typer.Option(
@@ -71,13 +75,14 @@ def search(
             "search needs one kind of query", fix="add --query ID, --query IMAGE or --queries TABLE, and only one"
         )
     image_only = {"--model": model, "--crop": crop, "--quantity": quantity, "--incidence": incidence}
+    image_only |= {"--far-range": far_range}
     if queries is not None:
         _refuse(image_only, "--queries takes a table of embeddings", "leave it out")
         return _many(table, queries, count, exclude_group, output, archive)
     assert query is not None
     if not Path(query).is_file():
         _refuse(image_only, f"there is no file {query!r}", "check the path of the image")
-    return _one(table, query, model, crop, quantity, incidence, count, exclude_group, output, archive)
+    return _one(table, query, model, crop, quantity, far_range, incidence, count, exclude_group, output, archive)
 
 
 def _refuse(image_only: Mapping[str, object], why: str, fix: str) -> None:
@@ -94,6 +99,7 @@ def _one(
     model: Path | None,
     crop: str | None,
     quantity: str | None,
+    far_range: str | None,
     incidence: str | None,
     count: int,
     exclude_group: bool,
@@ -102,6 +108,7 @@ def _one(
 ) -> Outcome:
     from rich.markup import escape
 
+    from groundswell.cli.ingest import parse_far_range
     from groundswell.encoder.images import open_image
     from groundswell.encoder.provenance import in_words
     from groundswell.encoder.table import EmbeddingTable
@@ -125,7 +132,13 @@ def _one(
             )
         from groundswell.encoder.directory import load
 
-        image = open_image(query, quantity=quantity, crop=_crop(crop), incidence=_angles(incidence))
+        image = open_image(
+            query,
+            quantity=quantity,
+            crop=_crop(crop),
+            far_range=parse_far_range(far_range),
+            incidence=_angles(incidence),
+        )
         hits = search_image(table, load(model), image, count)
 
     labels = Labels.of(hits.table)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from groundswell.errors import QuantityError, UsageError
-from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
+from groundswell.physics.imagette import Box, Channel, FarRange, Imagette, Metadata, Quantity, turn, turn_box
 from groundswell.physics.quantities import choices
-from groundswell.products.folder.files import read_image
+from groundswell.products.folder.files import check_turnable, read_image
 from groundswell.products.folder.images import SINGLE
 from groundswell.products.names import metadata_from_path, parse_measurement
 
@@ -20,6 +20,7 @@ def open_image(
     *,
     quantity: Quantity | str | None = None,
     crop: Crop | None = None,
+    far_range: FarRange = "right",
     incidence: tuple[float, float] | None = None,
 ) -> Imagette:
     """An image file as an imagette.
@@ -31,9 +32,13 @@ def open_image(
     quantity : Quantity, optional
         What the pixels are; only a Sentinel-1 quick-look says so by its name.
     crop : (x, y, width, height), optional
-        The part to take, px from the left top corner.
+        The part to take, px of the file from its left top corner.
+    far_range : "right", "up", "left" or "down"
+        The side of the image on which far range lies; it is turned so that it lies on the right, as
+        `groundswell ingest --far-range` turns those of an archive.
     incidence : (first, last), optional
-        Incidence (degrees) of the first and of the last column of the whole image, which most files cannot tell.
+        Incidence (degrees) of the first and of the last column of the whole image, as turned, which most files
+        cannot tell.
 
     Raises
     ------
@@ -64,6 +69,8 @@ def open_image(
         names = (name.polarisation if name else SINGLE,)
     else:
         names = tuple(f"band{i + 1}" for i in range(len(pixels)))
+    if far_range != "right":
+        check_turnable(image)
     metadata: dict[str, Any] = {**metadata_from_path(str(path)), **image.metadata}
     if incidence is not None:
         if not all(0.0 < angle < 90.0 for angle in incidence):
@@ -84,6 +91,10 @@ def open_image(
                 why=f"{width} x {height} px from ({x}, {y}) in an image of {pixels.shape[2]} x {pixels.shape[1]} px",
                 fix="give --crop x,y,width,height in pixels from the left top corner",
             )
+        box = turn_box(Box("", x, y, width, height), pixels.shape[1:], far_range)
+        x, y, width, height = (int(length) for length in (box.x, box.y, box.width, box.height))
+    pixels = turn(pixels, far_range)
+    if crop is not None:
         near, far = metadata.get("incidence_near_deg"), metadata.get("incidence_far_deg")
         if near is not None and far is not None and pixels.shape[2] > 1:
             step = (far - near) / (pixels.shape[2] - 1)

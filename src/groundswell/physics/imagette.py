@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.errors import DataError
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 class Quantity(StrEnum):
@@ -133,3 +136,35 @@ class Imagette:
                     where=self.metadata.id,
                     why=f"mask {mask.shape}, image {self.pixels.shape[1:]}",
                 )
+
+    def turned(self, far_range: FarRange) -> Imagette:
+        """The same, turned so that far range, which now lies on the side ``far_range``, lies on the right.
+
+        Pixels, masks and boxes are turned; metadata names azimuth and range itself, and stays.
+        """
+        size = self.pixels.shape[1:]
+        return replace(
+            self,
+            pixels=turn(self.pixels, far_range),
+            masks={name: turn(mask, far_range) for name, mask in self.masks.items()},
+            boxes=[turn_box(box, size, far_range) for box in self.boxes],
+        )
+
+
+FarRange = Literal["right", "up", "left", "down"]
+"""The side of an image on which far range lies: columns count it from left to right, unless a file differs."""
+_QUARTERS: dict[FarRange, int] = {"right": 0, "down": 1, "left": 2, "up": 3}  # anticlockwise
+
+
+def turn(plane: NDArray[Pixel], far_range: FarRange) -> NDArray[Pixel]:
+    """``[..., H, W]`` turned so that far range, which lies on the side ``far_range``, lies on the right."""
+    return np.ascontiguousarray(np.rot90(plane, _QUARTERS[far_range], axes=(-2, -1)))
+
+
+def turn_box(box: Box, size: tuple[int, ...], far_range: FarRange) -> Box:
+    """A box of an image of ``size`` (rows, columns) where `turn` takes it."""
+    rows, columns = size
+    for _ in range(_QUARTERS[far_range]):
+        box = Box(box.class_name, box.y, columns - box.x - box.width, box.height, box.width)
+        rows, columns = columns, rows
+    return box

@@ -93,6 +93,16 @@ def read_image(path: str | Path) -> ImageFile:
     return _guarded(Path(path), _read)
 
 
+def check_turnable(image: ImageFile) -> None:
+    """Raise `DataError` where a file says itself which way its rows and columns lie."""
+    told = [name for name in ("azimuth_spacing_m", "incidence_near_deg") if image.metadata.get(name) is not None]
+    if told:
+        raise DataError(
+            "the image cannot be turned",
+            why=f"the file says itself which way its rows and columns lie ({', '.join(told)}): leave out --far-range",
+        )
+
+
 def _guarded(path: Path, read: Callable[[Path], T]) -> T:
     try:
         with warnings.catch_warnings():

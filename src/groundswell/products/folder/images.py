@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from groundswell.errors import DataError, QuantityError, UsageError, did_you_mean
 from groundswell.files import sha256_file
-from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
+from groundswell.physics.imagette import Channel, FarRange, Imagette, Metadata, Quantity
 from groundswell.physics.quantities import choices
 from groundswell.products.folder.bands import canonical, in_order, is_polarised, linear_ratios, quantity_of
 from groundswell.products.folder.boxes import Boxes, read_boxes
-from groundswell.products.folder.files import RGB, Facts, read_image
+from groundswell.products.folder.files import RGB, Facts, check_turnable, read_image
 from groundswell.products.folder.labels import Columns, Labels, join, mask_paths
 from groundswell.products.folder.levels import WRONG_LEVEL, can_only_be_decibels, check_values
 from groundswell.products.folder.masks import MaskRule, mask_rule, read_mask
@@ -51,6 +51,9 @@ class FolderSettings:
         Keep files without one of ``channels``, with NaN in its place.
     colour_to_grey : bool
         Take the luminance of colour images.
+    far_range : "right", "up", "left" or "down"
+        The side of the files' images on which far range lies. They are turned, with masks and boxes, so that it is
+        on the right.
     only_labelled : bool
         Leave out images without a row in the label table.
     labels, boxes : Path, optional
@@ -64,6 +67,7 @@ class FolderSettings:
     channels: tuple[str, ...] | None = None
     allow_missing_channel: bool = False
     colour_to_grey: bool = False
+    far_range: FarRange = "right"
     only_labelled: bool = False
     labels: Path | None = None
     boxes: Path | None = None
@@ -114,6 +118,12 @@ class ImageFolder:
     def ids(self) -> list[str]:
         """The path of every image below the common folder, sorted."""
         return list(self.listing.files)
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(rows, columns) of the image of every file whose header could be read."""
+        upright = self.settings.far_range in ("right", "left")
+        facts = self.survey.facts.items()
+        return {id_: (f.height, f.width) if upright else (f.width, f.height) for id_, f in facts}
 
     def read(self, ids: Sequence[str]) -> list[Imagette | Rejected]:
         """The images asked for, in that order; what cannot be read as one with its reason."""
@@ -282,6 +292,7 @@ class ImageFolder:
             "split": s.columns.split,
             "incidence": s.columns.incidence,
             "only_labelled": s.only_labelled,
+            **({} if s.far_range == "right" else {"far_range": s.far_range}),
             "masks": {name: rule.value for name, rule in self._mask_rules.items()},
             "boxes": None if s.boxes is None else {"name": s.boxes.name, "sha256": sha256_file(s.boxes)},
         }
@@ -296,7 +307,7 @@ class ImageFolder:
             calibrated = [c for c, channel in enumerate(self.channels) if channel.quantity is self._quantity]
             check_values(pixels[calibrated], self._quantity)
             size = pixels.shape[1:]
-            return Imagette(
+            imagette = Imagette(
                 pixels=pixels,
                 channels=self.channels,
                 metadata=self._metadata(id_, path, image.metadata),
@@ -304,6 +315,10 @@ class ImageFolder:
                 masks=self._masks_of(id_, size),
                 boxes=self._boxes_of(id_, size),
             )
+            if self.settings.far_range == "right":
+                return imagette
+            check_turnable(image)
+            return imagette.turned(self.settings.far_range)
         except FileNotFoundError:  # gone between two looks at it
             return Rejected(id_, _MISSING)
         except DataError as error:
