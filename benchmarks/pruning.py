@@ -93,7 +93,7 @@ def held_out_losses(run: Path, recipe: Recipe, archive: Archive) -> list[tuple[i
     images = preprocessing.normalise(archive.read(rows), archive.channels, archive.catalogue.iloc[rows])
     keys = rng.keys(0, rows.tolist(), "held out")
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
-    method = build_method(recipe, backbone, [channel.quantity for channel in preprocessing.channels])
+    method = build_method(recipe, backbone, preprocessing.channels)
     found = []
     for path in sorted((run / "checkpoints").glob("step-*.pt")):
         method.load_state_dict(read_checkpoint(path)["method"])

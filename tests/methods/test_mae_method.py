@@ -188,6 +188,29 @@ def test_explained_is_zero_for_a_guess_of_nothing() -> None:
     assert float(observed.scalars["explained"]) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_ramps_are_learnt_as_far_as_they_can_be() -> None:
+    """Of a ramp of slope s a patch of 8 px has a variance of 5.25 s^2, whatever its direction; the rest is noise."""
+    settings = BackboneSettings(name="vit-ti/8", depth=2, image_size=32)
+    backbone = build_backbone(settings, 1, seed=0)
+    assert isinstance(backbone, VisionTransformer)
+    method = MAE(MAESettings(**SMALL), backbone, whole, seed=0).train()
+    optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=2e-3, betas=(0.9, 0.95))
+    source, rows = torch.Generator().manual_seed(0), torch.arange(32.0)[:, None]
+    slope, noise = 1 / 16, 0.05
+    explained = []
+    for step in range(150):
+        angle = 2 * torch.pi * torch.rand(32, 1, 1, 1, generator=source)
+        ramps = slope * (torch.cos(angle) * (rows - 15.5) + torch.sin(angle) * (rows.T - 15.5))
+        images = ramps + noise * torch.randn(ramps.shape, generator=source)
+        loss, observed = method.loss(images, rng.keys(step, range(32)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        explained.append(float(observed.scalars["explained"]))
+    ceiling = 5.25 * slope**2 / (5.25 * slope**2 + noise**2)  # 0.891
+    assert 0.9 * ceiling < np.mean(explained[-10:]) < ceiling + 0.01
+
+
 def test_a_decoder_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of decoder_heads"):
         MAESettings(decoder_dim=20, decoder_heads=8)

@@ -22,7 +22,7 @@ from groundswell.backbones import build_backbone
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
 from groundswell.methods import dinov2, mae
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import Channel, Quantity
 from groundswell.report.sheets import grey
 from groundswell.report.views import Panel, masked, panels_of, show_views
 from groundswell.training.building import build_method, build_views
@@ -55,10 +55,11 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_panels_are_what_the_loss_of_the_method_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, quantities = tiny_recipe(**METHODS[name]), [Quantity.ROUGHNESS_DB]
+    recipe = tiny_recipe(**METHODS[name])
+    channels = recipe.preprocessing.resolve([Channel("VV", Quantity.ROUGHNESS_DB)], 72, 72).channels
     images = rng.normal(rng.keys(0, range(4)), "image", 72 * 72).view(4, 1, 72, 72)
     keys = rng.keys(3, range(4))
-    panels = panels_of(recipe, build_views(recipe, quantities), images, keys)
+    panels = panels_of(recipe, build_views(recipe, channels), images, keys)
 
     views, masks = [], []
     monkeypatch.setattr(crops, "AT_ONCE", 0)  # one call a view
@@ -76,7 +77,7 @@ def test_the_panels_are_what_the_loss_of_the_method_takes(name: str, monkeypatch
     listen(ViewPolicy, "__call__", views, lambda made: made)
     listen(dinov2, "block_masks", masks, lambda made: made)
     listen(mae, "random_masks", masks, lambda made: made[1])
-    build_method(recipe, build_backbone(recipe.backbone, 1, 0), quantities).loss(images, keys)
+    build_method(recipe, build_backbone(recipe.backbone, 1, 0), channels).loss(images, keys)
     whole = [panel for panel in panels if "masked" not in panel.title]
     assert len(whole) == len(views) == {"simclr": 2, "mae": 1}.get(name, 5)
     for panel, view in zip(whole, views, strict=True):

@@ -9,9 +9,11 @@ import pytest
 from groundswell.archive.reader import Archive
 from groundswell.config import read_recipe, recipe_names
 from groundswell.encoder.directory import load
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import Channel, Quantity
+from groundswell.training.building import build_views
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import Recipe, resolve_recipe
+from groundswell.views.operation import DECIBELS
 from groundswell.views.policies import ViewPolicy
 
 PAPERS = ("wvnet", "oceansar1", "oceansar2", "sar-mae", "sar-dino")
@@ -69,15 +71,16 @@ def test_what_is_published_of_heads_masks_and_optimisers_stands_there_too() -> N
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_views_fit_the_pixels(name: str) -> None:
     recipe = shipped(name)
-    decibels = (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB)
     # Chips come in amplitude, the composites of the papers in dB with a ratio: what a recipe leaves to the archive.
     unsaid = [Quantity.AMPLITUDE] if name.startswith("chip") else [Quantity.SIGMA0_DB, Quantity.RATIO]
     quantity = recipe.preprocessing.quantity
-    kinds = [quantity] if quantity else unsaid
-    for views, size in ((recipe.views, recipe.view_size), (recipe.local_views, recipe.local_view_size)):
-        if views is not None:
-            ViewPolicy(views, size, kinds)
-            assert (views.pixels == "db") is (kinds[0] in decibels)
+    given = [Channel(f"band{i}", kind) for i, kind in enumerate([quantity] if quantity else unsaid)]
+    channels = recipe.preprocessing.resolve(given, 256, 256).channels
+    made = build_views(recipe, channels)
+    for policy in (made,) if isinstance(made, ViewPolicy) else (*made.globals_, made.locals_):
+        if policy is not None:
+            assert (policy.scale.kind == "db") is (channels[0].quantity in DECIBELS)
+            assert policy.scale.kind != "db" or policy.scale.unit_db == channels[0].scale
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -118,7 +118,7 @@ def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
 def _check(cell: Cell, archive: Archive) -> None:
     try:
         preprocessing = _preprocessing(cell.recipe, archive)
-        build_views(cell.recipe, [channel.quantity for channel in preprocessing.channels])
+        build_views(cell.recipe, preprocessing.channels)
     except GroundswellError as error:
         where = f"cell {cell.name}" + (f": {error.where}" if error.where else "")
         raise type(error)(error.what, where=where, why=error.why, fix=error.fix) from error

@@ -87,7 +87,7 @@ def show_views(
     catalogue = archive.catalogue.iloc[rows]
     images = preprocessing.normalise(archive.read(rows), archive.channels, catalogue)
     keys = rng.keys(recipe.seed, torch.from_numpy(rows), "views", 0)
-    maker = build_views(recipe, [c.quantity for c in preprocessing.channels])
+    maker = build_views(recipe, preprocessing.channels)
     panels = panels_of(recipe, maker, images, keys)
 
     ids = [str(name) for name in catalogue["id"]]

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
 from groundswell.device import choose_device, keep_freed_memory
 from groundswell.encoder.directory import load
+from groundswell.encoder.preprocessing import ChannelInput
 from groundswell.encoder.provenance import describe
 from groundswell.errors import ModelError, UsageError
 from groundswell.methods.base import Method
@@ -33,7 +35,8 @@ from groundswell.training.recipe import Recipe, horizon
 from groundswell.training.run_directory import RunDirectory
 from groundswell.training.session import Session
 from groundswell.views.crops import MultiCrop
-from groundswell.views.policies import ViewPolicy
+from groundswell.views.operation import DECIBELS
+from groundswell.views.policies import ViewPolicy, ViewSettings
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +66,7 @@ def build_session(
     preprocessing = recipe.preprocessing.resolve(first.channels, first.height, first.width, first.schema.spacing_m)
     feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
-    quantities = [channel.quantity for channel in preprocessing.channels]
-    method = build_method(recipe, backbone, quantities)
+    method = build_method(recipe, backbone, preprocessing.channels)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sharded = recipe.parallel == "fsdp" and distributed.world_size() > 1
     spare = copy.deepcopy(method).cpu() if sharded else None
@@ -104,21 +106,71 @@ def check_processes(recipe: Recipe, device: torch.device) -> None:
         )
 
 
-def build_views(recipe: Recipe, quantities: Sequence[Quantity]) -> ViewPolicy | MultiCrop:
-    """What makes the views of a recipe, of channels of these quantities: several crops for DINO and DINOv2."""
-    views = ViewPolicy(recipe.views, recipe.view_size, quantities)
+def build_views(recipe: Recipe, channels: Sequence[ChannelInput]) -> ViewPolicy | MultiCrop:
+    """What makes the views of a recipe, of the channels an encoder takes: several crops for DINO and DINOv2."""
+    quantities = [channel.quantity for channel in channels]
+
+    def policy(name: str, size: int) -> ViewPolicy:
+        settings: ViewSettings = getattr(recipe, name)
+        if settings.zero is None:  # of all views alike
+            settings = settings.model_copy(update={"zero": recipe.views.zero})
+        return ViewPolicy(fitted(settings, channels, name), size, quantities)
+
+    views = policy("views", recipe.view_size)
     if isinstance(recipe.method, (SimCLRSettings, MAESettings)):
         return views
-    second = views if recipe.second_views is None else ViewPolicy(recipe.second_views, recipe.view_size, quantities)
-    small = None
-    if recipe.local_views is not None:
-        small = ViewPolicy(recipe.local_views, recipe.local_view_size, quantities)
+    second = views if recipe.second_views is None else policy("second_views", recipe.view_size)
+    small = None if recipe.local_views is None else policy("local_views", recipe.local_view_size)
     return MultiCrop((views, second), small, n_local=recipe.local_view_count)
 
 
-def build_method(recipe: Recipe, backbone: Backbone, quantities: Sequence[Quantity]) -> Method:
-    """The method of a recipe around a backbone, with its views of channels of these quantities."""
-    settings, seed, views = recipe.method, recipe.seed, build_views(recipe, quantities)
+def fitted(views: ViewSettings, channels: Sequence[ChannelInput], name: str = "views") -> ViewSettings:
+    """The settings of views (called ``name`` in the recipe), with what the preprocessing makes of the pixels.
+
+    Decibels tell ``unit_db``; linear channels tell ``gamma`` and, unless each image is standardised, ``zero``. Ratios
+    tell nothing: what acts on the signal spares them. Where no operation asks what the pixels mean, nothing is refused.
+
+    Raises
+    ------
+    UsageError
+        When the settings say otherwise, when channels differ, or when ``zero`` is asked for and not known.
+    """
+    asked = any(operation.reads_scale or operation.linear_only for operation in views.in_use())
+    known: dict[str, Any] = {}
+    for channel in channels:
+        for setting, value in _meaning(channel).items():
+            stated = known.get(setting, getattr(views, setting))
+            if asked and stated is not None and stated != value:
+                raise UsageError(
+                    f"{name}.{setting} is {stated}, and the preprocessing makes it {value}",
+                    where=f"channel {channel.name}, {channel.quantity.value}",
+                    fix=f"leave {name}.{setting} out, and give all channels one gamma, offset and scale",
+                )
+            known[setting] = value
+    views = views.model_copy(update=known)
+    if asked and views.pixels == "amplitude" and views.zero is None:
+        raise UsageError(
+            "the views need the pixel value of no signal",
+            where=f"{name}.zero",
+            why="each image is standardised, so no signal lies where the images have it",
+            fix=f"state {name}.zero, in standard deviations from the mean: about -1.4 for targets, -3 for the sea",
+        )
+    return views
+
+
+def _meaning(channel: ChannelInput) -> dict[str, Any]:
+    """What a channel tells of its normalised pixels, as settings of views."""
+    if channel.quantity in DECIBELS:
+        return {"pixels": "db"} if channel.standardise else {"pixels": "db", "unit_db": channel.scale}
+    if channel.quantity is Quantity.RATIO:
+        return {}
+    linear = {"pixels": "amplitude", "gamma": channel.gamma * (1.0 if channel.quantity is Quantity.AMPLITUDE else 2.0)}
+    return linear if channel.standardise else linear | {"zero": -channel.offset / channel.scale}
+
+
+def build_method(recipe: Recipe, backbone: Backbone, channels: Sequence[ChannelInput]) -> Method:
+    """The method of a recipe around a backbone, with its views of the channels that it takes."""
+    settings, seed, views = recipe.method, recipe.seed, build_views(recipe, channels)
     if isinstance(settings, SimCLRSettings):
         assert isinstance(views, ViewPolicy)
         return SimCLR(settings, backbone, views, seed)

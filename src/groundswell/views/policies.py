@@ -38,24 +38,25 @@ class ViewSettings(Settings):
     ----------
     policy : str
         The named settings that the others start from (`named.POLICIES`).
-    pixels : "db" or "amplitude"
+    pixels : "db" or "amplitude", optional
         What the normalised pixels are proportional to (amplitude: to a power of it), for the operations that act on
-        the radar signal.
-    unit_db : float
+        the radar signal. A run takes this, and the next three, from its preprocessing
+        (`groundswell.training.building.fitted`); "db" where there is none.
+    unit_db : float, optional
         For "db": how many dB one unit of the normalised pixels is (7.5 for our ocean encoders).
-    zero : float
-        For "amplitude": the normalised pixel value of no signal.
-    gamma : float
+    zero : float, optional
+        For "amplitude": the normalised pixel value of no signal; to be stated where each image is standardised.
+    gamma : float, optional
         For "amplitude": that power (2 for pixels linear in intensity, 0.5 after a root in the preprocessing).
     geometry, mixup, elastic, gain, brightness, contrast, ...
         The cut, and the operations in the order in which they act.
     """
 
     policy: named.Name = "plain"
-    pixels: Literal["db", "amplitude"] = "db"
-    unit_db: float = Field(default=7.5, gt=0)
-    zero: float = 0.0
-    gamma: float = Field(default=1.0, gt=0)
+    pixels: Literal["db", "amplitude"] | None = None
+    unit_db: float | None = Field(default=None, gt=0)
+    zero: float | None = None
+    gamma: float | None = Field(default=None, gt=0)
     geometry: Geometry = Geometry()
     mixup: Mixup = Mixup()
     elastic: Elastic = Elastic()
@@ -84,6 +85,11 @@ class ViewSettings(Settings):
                 merged[key] = {**base, **values[key]}
         return merged
 
+    def in_use(self) -> tuple[Operation, ...]:
+        """The operations that change anything: mixup, which needs the whole batch, then the others in their order."""
+        every: list[Operation] = [getattr(self, name) for name in ("mixup", *ORDER)]
+        return tuple(operation for operation in every if operation.p > 0)
+
 
 class ViewPolicy:
     """Makes one view of every image: ``policy(images, keys)``.
@@ -107,12 +113,12 @@ class ViewPolicy:
             raise UsageError("views must be at least 8 px high and wide", where=f"size {size}")
         self.settings = settings
         self.size = size
-        self.scale = PixelScale(settings.pixels, settings.unit_db, settings.zero, settings.gamma, tuple(quantities))
-        steps: list[Operation] = [getattr(settings, name) for name in ORDER]  # mixup comes before them
-        self.operations = tuple(step for step in steps if step.p > 0)
-        for operation in (settings.mixup, *self.operations):
-            if operation.p > 0:
-                operation.check(self.scale)
+        told = {"kind": settings.pixels, "unit_db": settings.unit_db, "zero": settings.zero, "gamma": settings.gamma}
+        known = {name: value for name, value in told.items() if value is not None}
+        self.scale = PixelScale(**known, quantities=tuple(quantities))  # type: ignore[arg-type]
+        self.operations = tuple(step for step in settings.in_use() if step is not settings.mixup)
+        for operation in settings.in_use():
+            operation.check(self.scale)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
@@ -155,5 +161,7 @@ class ViewPolicy:
 
     def unphysical_for(self) -> dict[str, tuple[str, ...]]:
         """Of each part of the cut and each operation in use, the labels that it breaks."""
-        used = [op for op in (self.settings.mixup, *self.operations) if op.p > 0 and op.unphysical_for]
-        return self.settings.geometry.unphysical_for() | {op.name: op.unphysical_for for op in used}
+        used = [operation for operation in self.settings.in_use() if operation.unphysical_for]
+        return self.settings.geometry.unphysical_for() | {
+            operation.name: operation.unphysical_for for operation in used
+        }
