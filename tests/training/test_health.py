@@ -45,6 +45,22 @@ def test_rank_of_one_vector_and_of_nothing_is_one() -> None:
     assert effective_rank(torch.zeros(30, 10)) == 1.0
 
 
+def test_a_loss_that_explodes_is_skipped_then_stopped() -> None:
+    health = Health(HealthSettings(max_growth=10.0, max_skipped=2))
+    assert health.judge_step(-3.0, 1.0, 1, "none")  # KoLeo's may be negative
+    assert health.judge_step(29.0, 1.0, 2, "none")
+    assert not health.judge_step(31.0, 1.0, 3, "none")
+    assert not health.well
+    assert health.judge_step(5.0, 1.0, 4, "none")  # it has passed
+    assert health.well
+    for step in (5, 6):
+        assert not health.judge_step(1e8, 1.0, step, "step-00000004.pt")
+    with pytest.raises(DivergedError, match="3 steps in a row had a loss that has exploded") as caught:
+        health.judge_step(1e9, 1.0, 7, "step-00000004.pt")
+    assert "at the first step -3.0" in (caught.value.why or "")
+    assert "step-00000004.pt" in (caught.value.where or "")
+
+
 HEALTHY = {"feature_spread": 0.7, "effective_rank": 40.0, "chance_ratio": 0.5}
 
 

@@ -384,6 +384,15 @@ def test_the_folder_is_protected(archive: Archive, output: Path) -> None:
     with pytest.raises(UsageError, match="exclude"):
         pretrain([archive], recipe, output, resume=True, overwrite=True)
     assert pretrain([archive], recipe, output, overwrite=True).resumed_at is None
+    (output / "thesis.txt").write_text("years of work")
+    before = (output / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="batch"):  # the old run stands until the new one is known to fit
+        pretrain([archive], tiny_recipe(length={"steps": 1}, batch_size=100_000), output, overwrite=True)
+    assert (output / "metrics.jsonl").read_bytes() == before
+    assert (output / "model" / "model.safetensors").exists()
+    pretrain([archive], tiny_recipe(length={"steps": 2}), output, overwrite=True)
+    assert [path.name for path in (output / "checkpoints").glob("*.pt")] == ["step-00000002.pt"]
+    assert (output / "thesis.txt").read_text() == "years of work"
     foreign = output.parent / "thesis"
     foreign.mkdir()
     (foreign / "chapter1.tex").write_text("years of work")
@@ -469,6 +478,33 @@ def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(
     assert Checkpoints(output / "checkpoints").best() == (3, 0.9)
     assert Checkpoints(output / "checkpoints").steps() == [3, 7]
     assert weights(output) == weights(undisturbed["plain"])
+    best = read_checkpoint(output / "checkpoints" / "step-00000003.pt")
+    for name, tensor in load(output / "model-best").backbone.state_dict().items():
+        assert torch.equal(tensor, best["method"][f"backbone.{name}"]), name
+
+
+def test_a_signal_just_after_resuming_does_not_put_the_checkpoint_at_risk(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(checkpoint={"steps": 100, "keep": 1})
+    pretrain_until(3, archive, recipe, output, "signal")
+    (step,) = Checkpoints(output / "checkpoints").steps()
+
+    def at_once(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        train(*arguments)
+
+    def refused(*arguments: Any) -> None:
+        raise AssertionError("a step that has its checkpoint was saved again")
+
+    train = loop.train
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", at_once)
+        patch.setattr(Checkpoints, "save", refused)
+        with pytest.raises(StoppedBySignal):
+            pretrain([archive], recipe, output, resume=True)
+    assert Checkpoints(output / "checkpoints").steps() == [step]
+    assert pretrain([archive], recipe, output, resume=True).resumed_at == step
 
 
 def test_too_few_images_for_a_batch_names_the_fix(archive: Archive, output: Path) -> None:

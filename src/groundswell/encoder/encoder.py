@@ -138,6 +138,14 @@ class Encoder:
         finally:
             self.backbone.train(training)
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """Embeddings ``[n, D]`` of normalised images ``[n, C, H, W]``: with ``mirror``, the mean over both sides."""
+        pooled = self.features(images).pooled
+        if self.preprocessing.mirror is None:
+            return pooled
+        mirrored = images.flip(2 if self.preprocessing.mirror == "azimuth" else 3)
+        return (pooled + self.features(mirrored).pooled) / 2
+
     def embed_batch(
         self, pixels: NDArray[np.float32], channels: Sequence[Channel], rows: pd.DataFrame | None
     ) -> NDArray[np.float32]:
@@ -158,12 +166,7 @@ class Encoder:
         ModelError
             When an embedding is not finite.
         """
-        images = self.preprocessing(pixels, channels, rows)
-        pooled = self.features(images).pooled
-        if self.preprocessing.mirror is not None:
-            mirrored = images.flip(2 if self.preprocessing.mirror == "azimuth" else 3)
-            pooled = (pooled + self.features(mirrored).pooled) / 2
-        vectors = pooled.cpu().numpy()
+        vectors = self.pooled(self.preprocessing(pixels, channels, rows)).cpu().numpy()
         if not np.isfinite(vectors).all():
             raise ModelError(
                 f"the encoder {self.name} gave embeddings that are not finite",

@@ -40,8 +40,10 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
-    def save(self, step: int, state: State) -> Path:
+    def save(self, step: int, state: State, best: float | None = None) -> Path:
         """Write the state at ``step``, then drop what is older than the newest ``keep``.
+
+        ``best`` is the score of this step where it is the best so far: its checkpoint is then kept besides.
 
         Raises
         ------
@@ -57,6 +59,8 @@ class Checkpoints:
         files.write_with(path, lambda handle: handle.write(content))
         record = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         files.write_json(path.with_suffix(".json"), record)
+        if best is not None:
+            files.write_json(self.folder / "best.json", {"step": step, "score": best})
         self._prune()
         return path
 
@@ -109,16 +113,10 @@ class Checkpoints:
         record = files.read_json(path)
         return int(record["step"]), float(record["score"])
 
-    def claim_best(self, step: int, score: float) -> bool:
-        """Whether ``score`` is the best so far; if so, the checkpoint of ``step``, about to be saved, will be kept.
-
-        A tie goes to the later step, so that a run that was killed before the save claims its best again.
-        """
+    def is_best(self, score: float) -> bool:
+        """Whether ``score`` is the best so far; a tie goes to the later step."""
         best = self.best()
-        if best is not None and score < best[1]:
-            return False
-        files.write_json(self.folder / "best.json", {"step": step, "score": score})
-        return True
+        return best is None or score >= best[1]
 
     def path(self, step: int) -> Path:
         """The file that holds, or would hold, the state at ``step``."""

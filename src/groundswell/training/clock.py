@@ -36,7 +36,7 @@ class Clock:
     elapsed : float
         Seconds spent on the run at the last agreement.
     step_seconds : float
-        Duration of the last step, with all that came with it.
+        Duration of the last step alone, without draws, looks and saves.
     signal : str or None
         The name of the signal that asked any of the processes to stop.
     """
@@ -49,7 +49,7 @@ class Clock:
         self._waited = 0.0
         self._images = 0
         self.agree()
-        self._ticked = self._read = self._saved = self.elapsed
+        self._read = self._saved = self.elapsed
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -59,10 +59,10 @@ class Clock:
         self._waited += time.monotonic() - start
 
     def tick(self, images: int) -> None:
-        """A step has ended, and it has used so many images."""
+        """A step has ended, which began at the last agreement, and it has used so many images."""
+        begun = self.elapsed
         self.agree()
-        self.step_seconds = self.elapsed - self._ticked
-        self._ticked = self.elapsed
+        self.step_seconds = self.elapsed - begun
         self._images += images
 
     def agree(self) -> None:

@@ -41,8 +41,10 @@ class HealthSettings(Settings):
     """Collapsed where the mean choice spreads over fewer prototypes: all images are one to the teacher."""
     min_kl: float = Field(default=1e-4, ge=0)
     """Collapsed where the student differs from the teacher by less, in nats: there is nothing left to learn."""
+    max_growth: float = Field(default=10.0, gt=1)
+    """A loss more than so many times that of the first step has exploded: where every run begins, nothing is known."""
     max_skipped: int = Field(default=5, ge=0)
-    """Diverged after more than so many steps in a row with a loss or gradient that is not finite."""
+    """Diverged after more than so many steps in a row whose loss has exploded, or loss or gradient is not finite."""
 
 
 def feature_spread(features: Tensor) -> float:
@@ -97,9 +99,11 @@ class Health:
     ill : int
         Looks in a row that found the representation collapsed.
     skipped : int
-        Steps in a row that were skipped because a number was not finite.
+        Steps in a row that were skipped because the loss had exploded or a number was not finite.
     total_skipped : int
         All of them.
+    first_loss : float, optional
+        The loss of the first step, which others are measured by.
     told : bool
         Whether it was said that an autoencoder has learnt nothing; not part of a checkpoint.
     """
@@ -109,6 +113,7 @@ class Health:
     ill: int = 0
     skipped: int = 0
     total_skipped: int = 0
+    first_loss: float | None = None
     told: bool = False
 
     @property
@@ -117,23 +122,27 @@ class Health:
         return not self.ill and not self.skipped
 
     def judge_step(self, loss: float, gradient_norm: float, step: int, last_good: str) -> bool:
-        """Whether the step may be taken: False where its loss or gradient is not finite.
+        """Whether the step may be taken: False where its loss has exploded, or loss or gradient is not finite.
 
         Raises
         ------
         DivergedError
             After more than ``max_skipped`` such steps in a row.
         """
-        if math.isfinite(loss) and math.isfinite(gradient_norm):
+        finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+        if finite and self.first_loss is None:
+            self.first_loss = loss
+        if finite and abs(loss) <= self.settings.max_growth * abs(self.first_loss or loss):
             self.skipped = 0
             return True
         self.skipped += 1
         self.total_skipped += 1
         if self.skipped > self.settings.max_skipped:
             raise DivergedError(
-                f"the run has diverged: {self.skipped} steps in a row were not finite",
+                f"the run has diverged: {self.skipped} steps in a row "
+                + ("had a loss that has exploded" if finite else "were not finite"),
                 where=f"step {step}; last good checkpoint: {last_good}",
-                why=f"loss {loss}, gradient norm {gradient_norm}",
+                why=f"loss {loss}, at the first step {self.first_loss}; gradient norm {gradient_norm}",
                 fix="lower optimiser.lr, set clip_norm, or try precision=fp32; "
                 "groundswell stats --verify shows whether the archive holds infinite pixels",
             )

@@ -99,7 +99,7 @@ def pretrain(
         Where each setting came from, and the recipe's own text, for the run directory.
     monitor : callable, optional
         ``monitor(encoder) -> score``, higher is better, called each ``recipe.monitor_every`` of the run; the
-        checkpoint with the best score is kept.
+        checkpoint with the best score is kept, and its model beside the last one (``model-best``).
 
     Returns
     -------
@@ -126,11 +126,12 @@ def pretrain(
         with run.logging(), torch.random.fork_rng(devices=[]):
             # For layers that draw from torch's own state; all else comes from keys.
             torch.manual_seed(recipe.seed + distributed.rank())
-            found = checkpoints.newest()
+            found = None if overwrite else checkpoints.newest()
+            session = build_session(archives, recipe, run, checkpoints, started)
             if found is None and distributed.is_first():
+                run.clear()  # only now, that recipe and archives are known to fit
                 settings = recipe.model_dump(mode="json")
                 run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
-            session = build_session(archives, recipe, run, checkpoints, started)
             if found is not None:
                 session.restore(*found)
             elif init is not None:
@@ -175,6 +176,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
             before = session.method.progress = horizon.progress(at.step, clock.elapsed)
             if session.pruner.due(before):
                 session.prune(before)
+                clock.agree()  # a draw is no part of a step
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
             clock.tick(recipe.images_per_step)
@@ -206,7 +208,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                 if fault is not None:
                     log.warning("step %d: %s", at.step, fault)
             if done or best or (clock.save_is_due(at.step) and session.health.well):
-                save(session, metrics, clock)
+                save(session, metrics, clock, best=session.last_row["monitor"] if best else None)
 
 
 def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Observed]:
@@ -269,9 +271,9 @@ def metrics_log(session: Session) -> AbstractContextManager[MetricsLog | None]:
     return MetricsLog(session.run, session.at.step) if distributed.is_first() else nullcontext()
 
 
-def save(session: Session, metrics: MetricsLog | None, clock: Clock) -> None:
-    """Make the metrics durable, then write a checkpoint and the model directory."""
+def save(session: Session, metrics: MetricsLog | None, clock: Clock, best: float | None = None) -> None:
+    """Make the metrics durable, then write a checkpoint and the model directory; ``best`` is a best score so far."""
     if metrics is not None:
         metrics.sync()
-    session.save()
+    session.save(best)
     clock.saved()

@@ -180,7 +180,7 @@ def embed(feed: Feed, encoder: Encoder, path: Path) -> None:
             # Every process must bring as many to `gather`: past the end the last row stands in.
             rows = distributed.own(np.minimum(np.arange(start, start + _even(count)), feed.rows - 1))
             images = encoder.preprocessing.fit(feed.images(rows))
-            vectors = distributed.gather(F.normalize(encoder.features(images).pooled).half())
+            vectors = distributed.gather(F.normalize(encoder.pooled(images)).half())
             if handle is not None:
                 handle.write(vectors[:count].cpu().numpy().tobytes())
             bar.advance(count)

@@ -6,6 +6,8 @@ metrics.jsonl     one JSON object a look; everything but ``timing`` is the same 
 events.*          the same for TensorBoard
 checkpoints/      see checkpoint.py
 model/            a model directory, written anew at each checkpoint
+model-best/       that of the best monitor score, where the run is monitored
+pruning/          see pruning.py
 run.log           what happened, with tracebacks
 environment.json  machine, versions and data, one entry for the start and each resumption
 """
@@ -42,6 +44,10 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+# What a run writes besides its log. The settings go last: by them a folder is known for a run's.
+_FOLDERS = ("checkpoints", "model", "model-best", "pruning")
+_FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*", "resolved.yaml*")
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -61,8 +67,12 @@ class RunDirectory:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def best_model(self) -> Path:
+        return self.path / "model-best"
+
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready.
+        """Make the folder, or make sure that what it holds is a run to go on with or to write over (`clear`).
 
         Raises
         ------
@@ -79,15 +89,22 @@ class RunDirectory:
                     where=self.path,
                     fix="choose another folder: nothing is deleted that this program did not write",
                 )
-            if overwrite:
-                shutil.rmtree(self.path)
-            elif not resume:
+            if not (resume or overwrite):
                 raise UsageError(
                     "the output folder already holds a run",
                     where=self.path,
                     fix="--resume continues it, --overwrite starts again",
                 )
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        """Delete what an earlier run has left here, its log apart; files of others stay."""
+        for name in _FOLDERS:
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
+        for pattern in _FILES:
+            for path in self.path.glob(pattern):
+                path.unlink()
 
     def write_settings(self, given: str, resolved: str) -> None:
         """Keep the recipe as given and as resolved."""

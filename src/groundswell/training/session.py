@@ -105,7 +105,7 @@ class Session:
         encoder, best, score = self.encoder(), False, math.nan
         if distributed.is_first():
             score = monitor(encoder)
-            best = self.checkpoints.claim_best(self.at.step, score)
+            best = self.checkpoints.is_best(score)
         return distributed.first(score), bool(distributed.first(best))
 
     def prune(self, progress: float) -> None:
@@ -133,8 +133,14 @@ class Session:
             "parallel": self.recipe.parallel if distributed.world_size() > 1 else None,
         }
 
-    def save(self) -> None:
-        """Write a checkpoint, then the model directory."""
+    def save(self, best: float | None = None) -> None:
+        """Write a checkpoint, then the model directory; ``best`` is its score where that is the best so far.
+
+        A step that has its checkpoint, which a signal just after resuming would save again, stays as it is: to write
+        it anew would put the only copy at risk.
+        """
+        if self.last_checkpoint == self.checkpoints.path(self.at.step).name:
+            return
         state: State = {
             "identity": json.dumps(self.identity()),
             "surroundings": self.surroundings(),
@@ -145,6 +151,7 @@ class Session:
                 "ill": self.health.ill,
                 "skipped": self.health.skipped,
                 "total_skipped": self.health.total_skipped,
+                "first_loss": self.health.first_loss,
             },
             "pruning": self.pruner.state(),
             "method": whole(self.method.state_dict()),
@@ -152,26 +159,23 @@ class Session:
             "torch_rng": distributed.gather(torch.get_rng_state()[None]),
         }
         if distributed.is_first():
-            path = self.checkpoints.save(self.at.step, state)
+            path = self.checkpoints.save(self.at.step, state, best)
             progress = self.horizon.progress(self.at.step, self.elapsed)
             log.info("saved %s at step %d, %.1f %% of the run", path.name, self.at.step, 100 * progress)
         self.last_checkpoint = self.checkpoints.path(self.at.step).name
         self.save_model()
 
     def save_model(self) -> None:
-        """Write the model directory of the weights as they are."""
+        """Write the model directory of the weights as they are, and another where they are the best so far."""
         encoder = self.encoder()
         if distributed.is_first():
-            self._write_model(encoder)
+            encoder.backbone.cpu()
+            figures = {k: v for k, v in self.last_row.items() if k != "timing"} or None
+            best = self.checkpoints.best()
+            for path in (self.run.model, *([self.run.best_model] if best and best[0] == self.at.step else [])):
+                save_model(encoder, path, data=self.data, training=self.recipe.model_dump(mode="json"), metrics=figures)
         # Whoever ends before it is written would have its launcher end the others.
         distributed.barrier()
-
-    def _write_model(self, encoder: Encoder) -> None:
-        encoder.backbone.cpu()
-        figures = {k: v for k, v in self.last_row.items() if k != "timing"} or None
-        save_model(
-            encoder, self.run.model, data=self.data, training=self.recipe.model_dump(mode="json"), metrics=figures
-        )
 
     def restore(self, path: Path, state: State) -> None:
         """Go on from a checkpoint.
@@ -199,6 +203,7 @@ class Session:
         self.health.ill = state["health"]["ill"]
         self.health.skipped = state["health"]["skipped"]
         self.health.total_skipped = state["health"]["total_skipped"]
+        self.health.first_loss = state["health"].get("first_loss")  # younger than the first checkpoints
         self.started -= state["elapsed"]
         self.last_row = state["last_row"]
         self.last_checkpoint = path.name
