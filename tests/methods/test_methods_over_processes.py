@@ -67,20 +67,27 @@ def test_two_processes_give_the_gradients_of_one(name: str, tmp_path: Path, monk
         mean = {name: distributed.total(g) / 2 for name, g in gradients.items()}
         return [distributed.total(own) / 2, mean, remembered]
 
-    scale = max(float(g.abs().max()) for g in whole.values())
+    largest = max(float(g.norm()) for g in whole.values())
     for mean, gradients, remembered in in_processes(job, 2, tmp_path):
-        # Float32 sums of another order, through all layers; a collective left out is off by 10 % or more.
+        # Float32 sums of another order, through all layers, tensor by tensor: measured 4e-7 of the norm. The floor is
+        # for what has no gradient but rounding, such as the bias of keys.
         torch.testing.assert_close(mean, value, rtol=1e-5, atol=0)
         assert gradients.keys() == whole.keys()
         for key, gradient in whole.items():
-            torch.testing.assert_close(gradients[key], gradient, rtol=1e-3, atol=2e-4 * scale, msg=key)
+            assert float((gradients[key] - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7 * largest, key
         for key, buffer in buffers.items():
             torch.testing.assert_close(remembered[key], buffer, rtol=1e-4, atol=1e-5, msg=key)
 
 
-def test_without_the_collectives_the_gradients_would_differ() -> None:
-    """The control: the mean over halves that do not know of each other."""
-    recipe = tiny_recipe()
-    whole = step(method_of(recipe), slice(0, N))[1]["backbone.conv1.weight"]
-    halves = [step(method_of(recipe), part)[1]["backbone.conv1.weight"] for part in (slice(0, 4), slice(4, N))]
-    assert float((torch.stack(halves).mean(0) - whole).norm() / whole.norm()) > 0.1
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "mae"])  # of MAE each image is judged alone
+def test_without_the_collectives_the_gradients_would_differ(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the mean over halves that do not know of each other, in the first layer of the backbone."""
+    monkeypatch.setitem(backbones.VIT_SIZES, "ti", (24, 2, 3))
+    monkeypatch.setattr(dinov2, "block_masks", masks_by_key)
+    recipe = tiny_recipe(**RECIPES[name])
+    whole = step(method_of(recipe), slice(0, N))[1]
+    first = next(key for key in whole if key in ("backbone.conv1.weight", "backbone.patch_embed.proj.weight"))
+    halves = [step(method_of(recipe), part)[1][first] for part in (slice(0, N // 2), slice(N // 2, N))]
+    assert (
+        float((torch.stack(halves).mean(0) - whole[first]).norm() / whole[first].norm()) > 1e-3
+    )  # ten times what is let through

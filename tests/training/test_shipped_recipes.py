@@ -60,9 +60,10 @@ def test_what_is_published_of_heads_masks_and_optimisers_stands_there_too() -> N
     second = shipped("oceansar2")
     assert second.method.koleo_weight == 0.1  # type: ignore[union-attr]
     # D2: 4e-3 sqrt(batch / 1024), down to 1e-6.
-    peak = second.optimiser.peak(second.images_per_step)
-    assert peak == pytest.approx(4e-3 * math.sqrt(second.images_per_step / 1024))
-    assert second.schedule.final * peak == pytest.approx(1e-6)
+    for batch in (1024, 256):
+        assert second.optimiser.peak(batch) == pytest.approx(4e-3 * math.sqrt(batch / 1024))
+    assert second.images_per_step == 1024
+    assert second.schedule.final * second.optimiser.peak(1024) == pytest.approx(1e-6)
     dino = shipped("sar-dino")
     assert dino.optimiser.peak(1024) == pytest.approx(5e-4 * 1024 / 256)
     assert dino.schedule.final * dino.optimiser.peak(1024) == pytest.approx(1e-6)
