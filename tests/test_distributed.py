@@ -1,10 +1,13 @@
 """Collectives: the identity in one process; in two, sums, maxima, and a gather whose gradient comes back."""
 
 import os
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from groundswell import distributed
@@ -42,6 +45,31 @@ def test_parts_means_and_the_number_of_the_first(tmp_path: Path) -> None:
         assert part.tolist() == [[0, 1, 2], [3, 4, 5]][rank]  # equal parts; what cannot be shared is left
         assert mean.tolist() == [1.0, 5.0]
         assert number == 0.1
+
+
+def test_work_of_the_first_alone_may_take_longer_than_any_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "BEAT_S", 0.2)
+
+    def job(rank: int) -> list[float]:
+        dist.destroy_process_group()
+        dist.init_process_group("gloo", f"file://{tmp_path}/short", timedelta(seconds=2), world_size=2, rank=rank)
+
+        def work() -> float:
+            time.sleep(5)
+            return 42.0
+
+        result = distributed.by_first(work)
+        return [0.0 if result is None else result, distributed.first(rank + 7.0)]
+
+    assert in_processes(job, 2, tmp_path) == [[42.0, 7.0], [0.0, 7.0]]
+
+
+def test_an_error_of_the_first_alone_is_its_own() -> None:
+    def work() -> None:
+        raise UsageError("no clusters")
+
+    with pytest.raises(UsageError, match="no clusters"):
+        distributed.by_first(work)
 
 
 def test_a_process_that_is_gone_has_a_name_and_another_error_keeps_its_own(tmp_path: Path) -> None:

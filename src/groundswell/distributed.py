@@ -8,7 +8,8 @@ means and sums over *all* images pass through this module; the gradients themsel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,7 +23,11 @@ from groundswell.errors import LostProcess, UsageError
 TIMEOUT_S = 600.0
 """How long a process waits for the others: longer than any save, shorter than a night."""
 
+BEAT_S = 30.0
+"""How often a process that works alone tells the others so (`by_first`); far less than `TIMEOUT_S`."""
+
 Rows = TypeVar("Rows")
+Result = TypeVar("Result")
 
 _joined: list[Any] = []
 """The group last joined, held until the process ends or joins another. DDP owns it, too; were DDP's the last hand to
@@ -136,6 +141,26 @@ def barrier() -> None:
 def first(value: float) -> float:
     """The number that the first process has, on all of them."""
     return float(total(torch.tensor(value if is_first() else 0.0, dtype=torch.float64)))
+
+
+def by_first(work: Callable[[], Result]) -> Result | None:
+    """What ``work`` gives in the first process, which does it alone; None in the others, which wait however long it is.
+
+    The first process works in a thread, and tells the others every `BEAT_S` that it is still there: a single wait of
+    theirs would end after `TIMEOUT_S`.
+    """
+    if world_size() == 1:
+        return work()
+    if not is_first():
+        while not first(0.0):
+            pass
+        return None
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(work)
+        while not (done := bool(wait([future], timeout=BEAT_S).done)):
+            first(done)
+        first(done)
+        return future.result()
 
 
 @torch.no_grad()

@@ -266,7 +266,7 @@ def run_controls(grid: Grid, archives: Sequence[Archive], output: Path, say: Say
 
 
 def _random(recipe: Recipe, archive: Archive, seed: int) -> Encoder:
-    """The encoder of a recipe before its first step."""
+    """An encoder as a recipe describes it, with fresh weights."""
     preprocessing = _preprocessing(recipe, archive)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), seed)
     encoder = Encoder(backbone, preprocessing, f"random:{recipe.name}:{seed}", recipe.backbone)

@@ -93,8 +93,8 @@ class Pruner:
         embedded = time.monotonic()
         chosen = np.zeros(self.feed.rows, dtype=np.uint8)
         entropies = [0.0, 0.0]
-        if distributed.is_first():
-            choice = self._choose(path, encoder.device)
+        choice = distributed.by_first(lambda: self._choose(path, encoder.device))
+        if choice is not None:
             chosen[choice.rows] = 1
             entropies = [choice.entropy, choice.kept_entropy]
             path.unlink()
