@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _WINDOW_BYTES = 8e9  # archived pixels that are shuffled together
 
 class Feed:
     """Normalised batches of one or several archives of the same image size.
+
+    What does not fit into memory is read by a thread, which is a batch ahead of the training.
 
     Pixels pass through float16 whether they are preloaded or read again each epoch (its rounding, at most 2^-11 of
     the value, is far below speckle): a run does not depend on how much memory was free.
@@ -98,6 +101,9 @@ class Feed:
         needed = 2 * self.rows * len(preprocessing.channels) * height * width
         free = free_memory(device) if free is None else free
         self.preloaded: Tensor | None = None
+        # One thread reads: the archives see no two readers at once.
+        self._reader = ThreadPoolExecutor(1, "read ahead")
+        self._ahead: tuple[int, int, Future[Tensor]] | None = None
         if needed <= PRELOAD * free:
             log.info("preloading %d images, normalised, as %.0f MB of float16 on %s", self.rows, needed / 1e6, device)
             self.preloaded = self._preload()
@@ -112,18 +118,29 @@ class Feed:
 
         Of several processes each has its own part, and B is the batch size over their number.
         """
-        rows = distributed.own(self._rows_at(self.shuffle.batch(epoch, index)))
-        return self.images(rows), torch.from_numpy(rows)
+        rows = self._own_rows(epoch, index)
+        if self.preloaded is not None:
+            return self.images(rows), torch.from_numpy(rows)
+        if self._ahead is not None and self._ahead[:2] == (epoch, index):
+            reading = self._ahead[2]
+        else:
+            reading = self._reader.submit(self._read, rows)
+        epoch, index = (epoch, index + 1) if index + 1 < self.batches_per_epoch else (epoch + 1, 0)
+        self._ahead = epoch, index, self._reader.submit(self._read, self._own_rows(epoch, index))
+        return reading.result().to(self.device).float(), torch.from_numpy(rows)
+
+    def _own_rows(self, epoch: int, index: int) -> NDArray[np.int64]:
+        return distributed.own(self._rows_at(self.shuffle.batch(epoch, index)))
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """Normalised images float32 ``[n, C, H, W]`` of these rows, on the device."""
         if self.preloaded is None:
-            return self._read(rows).to(self.device).float()
+            return self._reader.submit(self._read, rows).result().to(self.device).float()
         return self.preloaded[torch.from_numpy(rows).to(self.device)].float()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Draw from these rows alone, int64 ``[n]``, rising: an epoch is now once through them, shuffled as before."""
-        self.kept = rows
+        self.kept, self._ahead = rows, None
         # The shuffle counts what is left of each shard; its positions are places in `kept`.
         self.shuffle = self._shuffle_of(np.diff(np.searchsorted(rows, self._shards)).tolist())
         self.batches_per_epoch = self.shuffle.batches_per_epoch
