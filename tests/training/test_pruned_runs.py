@@ -27,7 +27,7 @@ from groundswell.training.recipe import PruningSettings, Recipe
 from groundswell.training.run_directory import read_metrics
 from groundswell.training.session import Session
 from processes import in_processes
-from training.test_pretrain import pretrain_until
+from training.test_pretrain import Killed, pretrain_until
 from training.test_training_kills import in_fork, result
 from training.tiny import METHODS, tiny_recipe
 
@@ -257,3 +257,23 @@ def test_two_processes_embed_each_image_once_and_agree_on_the_set(
     assert torch.equal(first["kept"], second["kept"])
     assert first["figures"] == second["figures"]
     assert len(first["kept"]) == 8
+
+
+def test_a_kill_during_a_draw_costs_no_step(
+    archive: Archive, output: Path, undisturbed: tuple[Path, dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = pruned(checkpoint={"steps": 100})
+    draw = Pruner.draw
+
+    def killed(self: Pruner, *arguments: Any) -> None:
+        if self.drawn == 1:
+            raise Killed
+        draw(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pruner, "draw", killed)
+        with pytest.raises(Killed):
+            pretrain([archive], recipe, output)
+    assert Checkpoints(output / "checkpoints").steps() == [2, 5]  # as they stood before each draw
+    assert pretrain([archive], recipe, output, resume=True).resumed_at == 5
+    assert result(output) == result(undisturbed[0])

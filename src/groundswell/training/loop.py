@@ -175,6 +175,8 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                 )
             before = session.method.progress = horizon.progress(at.step, clock.elapsed)
             if session.pruner.due(before):
+                if at.step > 0 and session.health.well:  # a draw may take long, and heeds no signal
+                    save(session, metrics, clock)
                 session.prune(before)
                 clock.agree()  # a draw is no part of a step
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
