@@ -74,8 +74,8 @@ def search(
         raise UsageError(
             "search needs one kind of query", fix="add --query ID, --query IMAGE or --queries TABLE, and only one"
         )
-    image_only = {"--model": model, "--crop": crop, "--quantity": quantity, "--incidence": incidence}
-    image_only |= {"--far-range": far_range}
+    image_only = {"--model": model, "--crop": crop, "--quantity": quantity, "--far-range": far_range}
+    image_only |= {"--incidence": incidence}
     if queries is not None:
         _refuse(image_only, "--queries takes a table of embeddings", "leave it out")
         return _many(table, queries, count, exclude_group, output, archive)

@@ -59,7 +59,7 @@ def observe_choices(loss: Tensor, chosen: Tensor, raw: Tensor) -> dict[str, Tens
         collapse (arXiv 2104.14294, section 5.3); ``prototypes_used``, exp H(mean choice): 1 where all choose the same.
     """
     entropy = torch.special.entr(chosen).sum(1).mean()
-    mean = distributed.total(raw.mean(0)) / distributed.world_size()
+    mean = distributed.mean(raw.mean(0))
     return {
         "teacher_entropy": entropy,
         "teacher_uniformity": entropy / math.log(chosen.shape[1]),

@@ -106,6 +106,12 @@ def check_processes(recipe: Recipe, device: torch.device) -> None:
         )
 
 
+_UNTOLD = {
+    "unit_db": "how many dB a standard deviation is, about 1.5 for the sea",
+    "zero": "no signal, in standard deviations from the mean, about -1.4 for targets and -3 for the sea",
+}
+
+
 def build_views(recipe: Recipe, channels: Sequence[ChannelInput]) -> ViewPolicy | MultiCrop:
     """What makes the views of a recipe, of the channels an encoder takes: several crops for DINO and DINOv2."""
     quantities = [channel.quantity for channel in channels]
@@ -133,7 +139,7 @@ def fitted(views: ViewSettings, channels: Sequence[ChannelInput], name: str = "v
     Raises
     ------
     UsageError
-        When the settings say otherwise, when channels differ, or when ``zero`` is asked for and not known.
+        When the settings say otherwise, when channels differ, or when a value is asked for and not known.
     """
     asked = any(operation.reads_scale or operation.linear_only for operation in views.in_use())
     known: dict[str, Any] = {}
@@ -148,12 +154,12 @@ def fitted(views: ViewSettings, channels: Sequence[ChannelInput], name: str = "v
                 )
             known[setting] = value
     views = views.model_copy(update=known)
-    if asked and views.pixels == "amplitude" and views.zero is None:
+    needed = {"db": "unit_db", "amplitude": "zero"}.get(views.pixels or "")
+    if asked and needed is not None and getattr(views, needed) is None:
         raise UsageError(
-            "the views need the pixel value of no signal",
-            where=f"{name}.zero",
-            why="each image is standardised, so no signal lies where the images have it",
-            fix=f"state {name}.zero, in standard deviations from the mean: about -1.4 for targets, -3 for the sea",
+            f"the views need {name}.{needed}",
+            why="each image is standardised, which leaves the value to the images",
+            fix=f"state {name}.{needed}: {_UNTOLD[needed]}",
         )
     return views
 
