@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from pathlib import Path
@@ -17,7 +18,7 @@ from groundswell.archive.reader import Archive
 from groundswell.backbones import build_backbone
 from groundswell.encoder.directory import load
 from groundswell.encoder.encoder import Encoder
-from groundswell.errors import ModelError, UsageError
+from groundswell.errors import ModelError, StoppedBySignal, UsageError
 from groundswell.training import loop, pruning
 from groundswell.training.checkpoint import Checkpoints, read_checkpoint
 from groundswell.training.data import Feed
@@ -277,3 +278,28 @@ def test_a_kill_during_a_draw_costs_no_step(
     assert Checkpoints(output / "checkpoints").steps() == [2, 5]  # as they stood before each draw
     assert pretrain([archive], recipe, output, resume=True).resumed_at == 5
     assert result(output) == result(undisturbed[0])
+
+
+def test_a_signal_during_a_draw_stops_it_at_the_next_batch(
+    archive: Archive, output: Path, undisturbed: tuple[Path, dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "_BATCH", 12)
+    recipe, embedded = pruned(checkpoint={"steps": 100}), 0
+    pooled = Encoder.pooled
+
+    def asked(self: Encoder, images: torch.Tensor) -> torch.Tensor:
+        nonlocal embedded
+        embedded += len(images)
+        if embedded == ROWS + 12:  # in the first batch of the second draw
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pooled(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "pooled", asked)
+        with pytest.raises(StoppedBySignal):
+            pretrain([archive], recipe, output)
+    assert embedded == ROWS + 12
+    assert Checkpoints(output / "checkpoints").steps()[-1] == 5
+    assert not list((output / "pruning").glob("*.npy*"))
+    pretrain([archive], recipe, output, resume=True)
+    assert result(output)[1] == result(undisturbed[0])[1]

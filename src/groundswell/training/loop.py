@@ -165,19 +165,12 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
     done = at.step > 0 and horizon.finished(at.step, clock.elapsed, 0.0)
     with metrics_log(session) as metrics, progress.bar("pretrain", total=total, unit=unit) as bar:
         while not done:
-            clock.agree()
-            if clock.signal is not None:
-                save(session, metrics, clock)
-                raise StoppedBySignal(
-                    f"stopped by {clock.signal}, with a checkpoint",
-                    where=f"{session.run.path}, step {at.step}",
-                    fix="run the same command with --resume to go on",
-                )
+            heed(session, metrics, clock)
             before = session.method.progress = horizon.progress(at.step, clock.elapsed)
             if session.pruner.due(before):
-                if at.step > 0 and session.health.well:  # a draw may take long, and heeds no signal
+                if at.step > 0 and session.health.well:  # a draw may take long
                     save(session, metrics, clock)
-                session.prune(before)
+                session.prune(before, lambda: heed(session, metrics, clock))
                 clock.agree()  # a draw is no part of a step
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
@@ -211,6 +204,18 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                     log.warning("step %d: %s", at.step, fault)
             if done or best or (clock.save_is_due(at.step) and session.health.well):
                 save(session, metrics, clock, best=session.last_row["monitor"] if best else None)
+
+
+def heed(session: Session, metrics: MetricsLog | None, clock: Clock) -> None:
+    """Agree on the time; where a signal has come to any process, leave a checkpoint and raise `StoppedBySignal`."""
+    clock.agree()
+    if clock.signal is not None:
+        save(session, metrics, clock)
+        raise StoppedBySignal(
+            f"stopped by {clock.signal}, with a checkpoint",
+            where=f"{session.run.path}, step {session.at.step}",
+            fix="run the same command with --resume to go on",
+        )
 
 
 def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Observed]:

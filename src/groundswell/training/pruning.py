@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,19 @@ class Pruner:
             return 0
         return 1 + int((progress - self.settings.warmup) / self.settings.every + 1e-9)
 
-    def draw(self, encoder: Encoder, progress: float, epoch: int, index: int) -> None:
+    def draw(
+        self, encoder: Encoder, progress: float, epoch: int, index: int, heed: Callable[[], None] = lambda: None
+    ) -> None:
         """Choose anew from the whole archive; ``epoch`` and ``index`` say what the feed would have given next.
 
-        Of several processes each embeds its part; the first one chooses for all.
+        Of several processes each embeds its part; the first one chooses for all. ``heed``, which may stop the run by
+        an error, is called between the batches of the embedding, while nothing has changed yet.
         """
         start = time.monotonic()
+        path = self.scratch / "vectors.npy"
+        embed(self.feed, encoder, path, heed)
         self.drawn = self._moments(progress)
         self._note_seen(epoch, index)
-        path = self.scratch / "vectors.npy"
-        embed(self.feed, encoder, path)
         embedded = time.monotonic()
         chosen = np.zeros(self.feed.rows, dtype=np.uint8)
         entropies = [0.0, 0.0]
@@ -164,7 +168,7 @@ def digest(rows: NDArray[np.int64]) -> str:
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
 
 
-def embed(feed: Feed, encoder: Encoder, path: Path) -> None:
+def embed(feed: Feed, encoder: Encoder, path: Path, heed: Callable[[], None] = lambda: None) -> None:
     """Write unit vectors of every image of a feed, float16 ``[N, D]`` as .npy; the first process writes them.
 
     As the encoder sees images in use: without views, cut to its size.
@@ -176,6 +180,7 @@ def embed(feed: Feed, encoder: Encoder, path: Path) -> None:
         if handle is not None:
             np.lib.format.write_array_header_1_0(handle, header)
         for start in range(0, feed.rows, step):
+            heed()
             count = min(step, feed.rows - start)
             # Every process must bring as many to `gather`: past the end the last row stands in.
             rows = distributed.own(np.minimum(np.arange(start, start + _even(count)), feed.rows - 1))

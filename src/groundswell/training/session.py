@@ -108,10 +108,10 @@ class Session:
             best = self.checkpoints.is_best(score)
         return distributed.first(score), bool(distributed.first(best))
 
-    def prune(self, progress: float) -> None:
-        """Draw the images to train on anew, and begin an epoch of them."""
+    def prune(self, progress: float, heed: Callable[[], None]) -> None:
+        """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called between batches."""
         encoder = self.encoder().on(self.device, precision=self.precision.name, channels_last=True)
-        self.pruner.draw(encoder, progress, self.at.epoch, self.at.index)
+        self.pruner.draw(encoder, progress, self.at.epoch, self.at.index, heed)
         if self.at.index > 0:
             self.at.epoch, self.at.index = self.at.epoch + 1, 0
 
