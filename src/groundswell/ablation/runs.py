@@ -119,6 +119,8 @@ def _check(cell: Cell, archive: Archive) -> None:
     try:
         preprocessing = _preprocessing(cell.recipe, archive)
         build_views(cell.recipe, preprocessing.channels)
+        # One image, for what only a conversion finds out: an incidence that is not known.
+        preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
     except GroundswellError as error:
         where = f"cell {cell.name}" + (f": {error.where}" if error.where else "")
         raise type(error)(error.what, where=where, why=error.why, fix=error.fix) from error
