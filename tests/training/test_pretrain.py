@@ -402,9 +402,10 @@ def test_the_folder_is_protected(archive: Archive, output: Path) -> None:
 
 
 def test_a_run_killed_before_its_first_file_was_whole_can_be_resumed(tmp_path: Path) -> None:
-    """Found by the soak: such a run leaves an empty run.log and nothing else."""
+    """Found by the soak: such a run leaves an empty run.log and nothing else. So does one that was refused."""
     (tmp_path / "run.log").touch()
     RunDirectory(tmp_path).prepare(resume=True, overwrite=False)
+    RunDirectory(tmp_path).prepare(resume=False, overwrite=False)
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(UsageError, match="not a run directory"):
         RunDirectory(tmp_path).prepare(resume=True, overwrite=False)

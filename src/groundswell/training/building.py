@@ -64,9 +64,9 @@ def build_session(
     chosen = [a if recipe.where is None else a.where(recipe.where) for a in archives]
     first = chosen[0]
     preprocessing = recipe.preprocessing.resolve(first.channels, first.height, first.width, first.schema.spacing_m)
-    feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
     method = build_method(recipe, backbone, preprocessing.channels)
+    feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)  # reads: after what may be refused
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sharded = recipe.parallel == "fsdp" and distributed.world_size() > 1
     spare = copy.deepcopy(method).cpu() if sharded else None

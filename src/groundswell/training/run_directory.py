@@ -82,14 +82,15 @@ class RunDirectory:
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other", fix="choose one")
         if self.path.exists() and any(self.path.iterdir()):
-            begun = [file.name for file in self.path.iterdir()] == ["run.log"]  # killed before its first whole file
+            # Refused, or killed, before its first whole file.
+            begun = [file.name for file in self.path.iterdir()] == ["run.log"]
             if not begun and not any(self.path.glob("resolved.yaml*")):  # or its torn beginning
                 raise UsageError(
                     "the output folder is not empty and is not a run directory",
                     where=self.path,
                     fix="choose another folder: nothing is deleted that this program did not write",
                 )
-            if not (resume or overwrite):
+            if not (resume or overwrite or begun):
                 raise UsageError(
                     "the output folder already holds a run",
                     where=self.path,
