@@ -67,14 +67,15 @@ def test_two_processes_give_the_gradients_of_one(name: str, tmp_path: Path, monk
         mean = {name: distributed.total(g) / 2 for name, g in gradients.items()}
         return [distributed.total(own) / 2, mean, remembered]
 
-    largest = max(float(g.norm()) for g in whole.values())
+    scale = max(float(g.abs().max()) for g in whole.values())
     for mean, gradients, remembered in in_processes(job, 2, tmp_path):
-        # Float32 sums of another order, through all layers, tensor by tensor: measured 4e-7 of the norm. The floor is
-        # for what has no gradient but rounding, such as the bias of keys.
+        # Float32 sums of another order, through all layers, each tensor by its own largest number; the floor is for
+        # what has no gradient but rounding, such as the bias of keys.
         torch.testing.assert_close(mean, value, rtol=1e-5, atol=0)
         assert gradients.keys() == whole.keys()
         for key, gradient in whole.items():
-            assert float((gradients[key] - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-7 * largest, key
+            own = 1e-4 * float(gradient.abs().max()) + 1e-7 * scale
+            torch.testing.assert_close(gradients[key], gradient, rtol=1e-3, atol=own, msg=key)
         for key, buffer in buffers.items():
             torch.testing.assert_close(remembered[key], buffer, rtol=1e-4, atol=1e-5, msg=key)
 
@@ -88,6 +89,6 @@ def test_without_the_collectives_the_gradients_would_differ(name: str, monkeypat
     whole = step(method_of(recipe), slice(0, N))[1]
     first = next(key for key in whole if key in ("backbone.conv1.weight", "backbone.patch_embed.proj.weight"))
     halves = [step(method_of(recipe), part)[1][first] for part in (slice(0, N // 2), slice(N // 2, N))]
-    assert (
-        float((torch.stack(halves).mean(0) - whole[first]).norm() / whole[first].norm()) > 1e-3
-    )  # ten times what is let through
+    apart = float((torch.stack(halves).mean(0) - whole[first]).norm() / whole[first].norm())
+    # DINO and DINOv2 without Sinkhorn-Knopp share a centre alone: 0.2 and 1.4 %. The others are off by 25 % and more.
+    assert apart > (1e-3 if name in ("dino", "dinov2") else 0.1)

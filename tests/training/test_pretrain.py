@@ -411,6 +411,15 @@ def test_a_run_killed_before_its_first_file_was_whole_can_be_resumed(tmp_path: P
         RunDirectory(tmp_path).prepare(resume=True, overwrite=False)
 
 
+def test_resuming_without_a_checkpoint_forgets_nothing_that_was_written(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"steps": 1})
+    pretrain([archive], recipe, output)
+    for path in (output / "checkpoints").iterdir():
+        path.unlink()
+    assert pretrain([archive], recipe, output, resume=True).resumed_at is None
+    assert len(files.read_json(output / "environment.json")) == 2
+
+
 def test_resuming_with_other_settings_or_data_is_refused_by_name(
     archive: Archive, output: Path, tmp_path: Path
 ) -> None:

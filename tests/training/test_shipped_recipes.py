@@ -9,11 +9,10 @@ import pytest
 from groundswell.archive.reader import Archive
 from groundswell.config import read_recipe, recipe_names
 from groundswell.encoder.directory import load
-from groundswell.physics.imagette import Channel, Quantity
+from groundswell.physics.imagette import DECIBELS, Channel, Quantity
 from groundswell.training.building import build_views
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import Recipe, resolve_recipe
-from groundswell.views.operation import DECIBELS
 from groundswell.views.policies import ViewPolicy
 
 PAPERS = ("wvnet", "oceansar1", "oceansar2", "sar-mae", "sar-dino")

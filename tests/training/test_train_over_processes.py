@@ -123,11 +123,11 @@ def runs(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_come_to_the_weights_of_one(runs: Path, name: str) -> None:
     start = start_of(recipe_of(COMPARED[name]))
     one, two = (state_of(runs / name / which)["method"] for which in ("one", "two"))
-    moved = {key: float((one[key] - value).double().norm()) for key, value in start.items()}
-    for key in start:
-        # Float32 sums of another order, through all layers and three steps, tensor by tensor.
-        apart = float((two[key] - one[key]).double().norm())
-        assert apart <= 1e-3 * moved[key] + 1e-6 * max(moved.values()), (key, apart, moved[key])
+    scale = max(float((one[key] - value).abs().max()) for key, value in start.items())
+    for key, value in start.items():
+        # Float32 sums of another order, through all layers and three steps, each tensor by its own largest movement.
+        own = 1e-3 * float((one[key] - value).abs().max()) + 1e-6 * scale
+        torch.testing.assert_close(two[key] - value, one[key] - value, rtol=5e-3, atol=own, msg=key)
 
 
 def test_control_with_the_wrong_half_the_weights_differ(runs: Path) -> None:

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from groundswell.archive.schema import ChannelSchema, DType
 from groundswell.errors import UsageError
-from groundswell.physics.imagette import Channel, Quantity
+from groundswell.physics.imagette import DECIBELS, Channel, Quantity
 from groundswell.physics.quantities import FLOOR_DB
-
-DECIBELS = (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB)
 
 STEP_DB = 0.002
 """Step of stored decibels: far below speckle (0.5 dB at 78 looks), and 65535 of them reach from -45 to +86 dB."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from groundswell.archive.schema import Fit
 from groundswell.physics.footprint import scaled
-from groundswell.physics.imagette import Box, Metadata, Quantity
+from groundswell.physics.imagette import DECIBELS, Box, Metadata, Quantity
 
 UNKNOWN = 255
 """Mask value of a pixel of which nothing is known."""
@@ -208,12 +208,12 @@ def _resize(plane: Pixels, placement: Placement, quantity: Quantity) -> NDArray[
 
 
 def _to_power(values: NDArray[np.float64], quantity: Quantity) -> NDArray[np.float64]:
-    if quantity in (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB):
+    if quantity in DECIBELS:
         return np.asarray(10.0 ** (values / 10.0))
     return np.asarray(np.square(values) if quantity is Quantity.AMPLITUDE else values)
 
 
 def _from_power(power: NDArray[np.float64], quantity: Quantity) -> NDArray[np.float64]:
-    if quantity in (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB):
+    if quantity in DECIBELS:
         return np.asarray(10.0 * np.log10(power))
     return np.asarray(np.sqrt(power) if quantity is Quantity.AMPLITUDE else power)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.archive.catalogue import Row
-from groundswell.archive.encoding import DECIBELS, encode, floored
+from groundswell.archive.encoding import encode, floored
 from groundswell.archive.fit import (
     UNKNOWN,
     Placement,
@@ -22,7 +22,7 @@ from groundswell.archive.fit import (
 from groundswell.archive.schema import ArchiveSchema
 from groundswell.archive.writer import Prepared
 from groundswell.errors import QuantityError
-from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
+from groundswell.physics.imagette import DECIBELS, Channel, Imagette, Metadata, Quantity
 from groundswell.physics.quantities import convert
 from groundswell.products.source import Rejected
 

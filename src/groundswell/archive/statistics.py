@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import DECIBELS, Quantity
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
@@ -90,7 +90,7 @@ class Bins:
 
 def bins_of(quantity: Quantity) -> Bins:
     """The bins in which values of a quantity are counted: 0.25 dB, one grey level, or 20 a decade."""
-    if quantity in (Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB):
+    if quantity in DECIBELS:
         return Bins(-45.0, 45.0, 360)
     if quantity is Quantity.QUICKLOOK:
         return Bins(-0.5, 255.5, 256)

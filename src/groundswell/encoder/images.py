@@ -69,8 +69,7 @@ def open_image(
         names = (name.polarisation if name else SINGLE,)
     else:
         names = tuple(f"band{i + 1}" for i in range(len(pixels)))
-    if far_range != "right":
-        check_turnable(image)
+    check_turnable(image, far_range)
     metadata: dict[str, Any] = {**metadata_from_path(str(path)), **image.metadata}
     if incidence is not None:
         if not all(0.0 < angle < 90.0 for angle in incidence):

@@ -32,6 +32,9 @@ class Quantity(StrEnum):
     """8-bit; linear between the 1st and 99th percentile of the valid pixels; absolute level lost."""
 
 
+DECIBELS = frozenset({Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB})
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One channel of an image: its name (``VV``, ``VH``, ``intensity`` ...) and its quantity."""

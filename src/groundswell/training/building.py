@@ -23,7 +23,7 @@ from groundswell.methods.dino import DINO, DINOSettings
 from groundswell.methods.dinov2 import DINOv2
 from groundswell.methods.mae import MAE, MAESettings
 from groundswell.methods.simclr import SimCLR, SimCLRSettings
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.data import Feed
 from groundswell.training.health import Health
@@ -35,7 +35,6 @@ from groundswell.training.recipe import Recipe, horizon
 from groundswell.training.run_directory import RunDirectory
 from groundswell.training.session import Session
 from groundswell.views.crops import MultiCrop
-from groundswell.views.operation import DECIBELS
 from groundswell.views.policies import ViewPolicy, ViewSettings
 
 log = logging.getLogger(__name__)
@@ -106,12 +105,6 @@ def check_processes(recipe: Recipe, device: torch.device) -> None:
         )
 
 
-_UNTOLD = {
-    "unit_db": "how many dB a standard deviation is, about 1.5 for the sea",
-    "zero": "no signal, in standard deviations from the mean, about -1.4 for targets and -3 for the sea",
-}
-
-
 def build_views(recipe: Recipe, channels: Sequence[ChannelInput]) -> ViewPolicy | MultiCrop:
     """What makes the views of a recipe, of the channels an encoder takes: several crops for DINO and DINOv2."""
     quantities = [channel.quantity for channel in channels]
@@ -162,6 +155,12 @@ def fitted(views: ViewSettings, channels: Sequence[ChannelInput], name: str = "v
             fix=f"state {name}.{needed}: {_UNTOLD[needed]}",
         )
     return views
+
+
+_UNTOLD = {
+    "unit_db": "how many dB a standard deviation is, about 1.5 for the sea",
+    "zero": "no signal, in standard deviations from the mean, about -1.4 for targets and -3 for the sea",
+}
 
 
 def _meaning(channel: ChannelInput) -> dict[str, Any]:

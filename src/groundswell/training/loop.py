@@ -129,7 +129,8 @@ def pretrain(
             found = None if overwrite else checkpoints.newest()
             session = build_session(archives, recipe, run, checkpoints, started)
             if found is None and distributed.is_first():
-                run.clear()  # only now, that recipe and archives are known to fit
+                if overwrite:
+                    run.clear()  # only now, that recipe and archives are known to fit
                 settings = recipe.model_dump(mode="json")
                 run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
             if found is not None:

@@ -19,10 +19,9 @@ from torch import Tensor
 from groundswell import rng
 from groundswell.config import Settings
 from groundswell.errors import UsageError
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.views.geometry import Range
 
-DECIBELS = frozenset({Quantity.SIGMA0_DB, Quantity.ROUGHNESS_DB})
 LINEAR = frozenset({Quantity.SIGMA0, Quantity.AMPLITUDE, Quantity.RATIO})
 
 

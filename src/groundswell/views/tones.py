@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from groundswell.physics.imagette import Quantity
+from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.views.geometry import Range
-from groundswell.views.operation import DECIBELS, LINEAR, Operation, PixelScale, log_draw, to_pixels
+from groundswell.views.operation import LINEAR, Operation, PixelScale, log_draw, to_pixels
 
 _MIRRORED = dict.fromkeys(LINEAR, "mirrored about a level, a linear signal becomes negative, which no radar measures")
 

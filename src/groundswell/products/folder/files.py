@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundswell.errors import DataError
+from groundswell.physics.imagette import FarRange
 from groundswell.products.folder.bands import INCIDENCE, incidence_facts
 
 if TYPE_CHECKING:
@@ -93,10 +94,10 @@ def read_image(path: str | Path) -> ImageFile:
     return _guarded(Path(path), _read)
 
 
-def check_turnable(image: ImageFile) -> None:
-    """Raise `DataError` where a file says itself which way its rows and columns lie."""
+def check_turnable(image: ImageFile, far_range: FarRange) -> None:
+    """Raise `DataError` where an image is to be turned whose file says itself which way its rows and columns lie."""
     told = [name for name in ("azimuth_spacing_m", "incidence_near_deg") if image.metadata.get(name) is not None]
-    if told:
+    if told and far_range != "right":
         raise DataError(
             "the image cannot be turned",
             why=f"the file says itself which way its rows and columns lie ({', '.join(told)}): leave out --far-range",

@@ -307,18 +307,15 @@ class ImageFolder:
             calibrated = [c for c, channel in enumerate(self.channels) if channel.quantity is self._quantity]
             check_values(pixels[calibrated], self._quantity)
             size = pixels.shape[1:]
-            imagette = Imagette(
+            check_turnable(image, self.settings.far_range)
+            return Imagette(
                 pixels=pixels,
                 channels=self.channels,
                 metadata=self._metadata(id_, path, image.metadata),
                 labels={} if self.labels is None else self._labels_of(id_),
                 masks=self._masks_of(id_, size),
                 boxes=self._boxes_of(id_, size),
-            )
-            if self.settings.far_range == "right":
-                return imagette
-            check_turnable(image)
-            return imagette.turned(self.settings.far_range)
+            ).turned(self.settings.far_range)
         except FileNotFoundError:  # gone between two looks at it
             return Rejected(id_, _MISSING)
         except DataError as error:

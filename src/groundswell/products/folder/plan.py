@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from groundswell.products.folder.images import ImageFolder
@@ -84,7 +83,7 @@ def notes(folder: ImageFolder, fit: str) -> list[str]:
 
 def _leak(folder: ImageFolder, fit: str) -> str | None:
     """The trap of image size: what pad and resize make of it, and what it tells of the labels here."""
-    sizes = Counter((facts.height, facts.width) for facts in folder.survey.facts.values())
+    sizes = set(folder.sizes().values())
     if len(sizes) < 2 or fit in ("crop", "none"):  # none: cut into chips of one size
         return None
     trace = "the filled margin" if fit == "pad" else "the scale of the pixels"
