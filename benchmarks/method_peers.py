@@ -7,7 +7,8 @@ optimiser of a recipe of ours. What was chosen, in the peer's favour where its c
   worker of a data loader would take a core that the step has not. Colour is off (saturation, hue, grey-scale) and both
   flips are on, so that about the same work is done as by ours.
 - Backbone: vision transformers are timm's in lightly's wrapper, as in its examples; ResNets ours, whose graph is
-  torchvision's (which has no narrow ones). The weights are ours, and each side's features are compared before a run.
+  torchvision's (which has no narrow ones). The weights are ours, and each side's features are compared before a run;
+  of MAE, whose weights are its own, their number.
 - DINO: one forward for each size of view, as in lightly's benchmark of ImageNet; its example runs each view by itself.
 - No clipping, no schedules, no monitors, which ours has. AdamW as the examples build it.
 """
@@ -113,7 +114,7 @@ class TimmViT(nn.Module):
             patch_size=backbone.patch,
             in_chans=backbone.in_channels,
             num_classes=0,
-            embed_dim=backbone.dim,
+            embed_dim=backbone.width,
             depth=len(backbone.blocks),
             num_heads=backbone.blocks[0].attn.heads,  # type: ignore[arg-type, union-attr]
             init_values=1.0 if "blocks.0.layer_scale1" in weights else None,
@@ -296,10 +297,10 @@ class TransformersMAE(nn.Module):
         assert isinstance(backbone, VisionTransformer)
         attention = backbone.blocks[0].attn
         config = ViTMAEConfig(
-            hidden_size=backbone.dim,
+            hidden_size=backbone.width,
             num_hidden_layers=len(backbone.blocks),
             num_attention_heads=attention.heads,  # type: ignore[arg-type, union-attr]
-            intermediate_size=4 * backbone.dim,
+            intermediate_size=4 * backbone.width,
             layer_norm_eps=1e-6,
             image_size=recipe.view_size,
             patch_size=backbone.patch,
@@ -313,7 +314,7 @@ class TransformersMAE(nn.Module):
         )
         self.model = ViTMAEForPreTraining(config)
         with torch.no_grad():
-            self.model.vit.embeddings.position_embeddings.copy_(sine_positions(backbone.dim, backbone.grid))
+            self.model.vit.embeddings.position_embeddings.copy_(sine_positions(backbone.width, backbone.grid))
             self.model.decoder.decoder_pos_embed.copy_(sine_positions(settings.decoder_dim, backbone.grid))
         self.transform = transforms.MAETransform(
             input_size=recipe.view_size, min_scale=recipe.views.geometry.scale[0], normalize=GREY

@@ -6,8 +6,9 @@ The peers are lightly (SimCLR, DINO, DINOv2) and transformers (MAE); `method_pee
 from 8-bit images in memory and ends with the teacher: views, forward, heads, loss, backward, clipping (ours alone),
 optimiser, teacher. Both sides have the same backbone, sizes, batch, precision, threads and memory format; their steps
 take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does), and medians are
-compared. Recipes lose their drop path (which would skip work in our step alone) and take AdamW. Peak memory is that of
-the process, less what it had before the model was built.
+compared. Recipes lose their drop path (which would skip work in our step alone), take AdamW, and of a vision
+transformer the class token and one head, as the examples do. Peak memory is that of the process, less what it had
+before the model was built.
 """
 
 from __future__ import annotations
@@ -130,8 +131,11 @@ class Ours:
         for name in ("backbone", "teacher_backbone"):
             if hasattr(m, name):
                 backbone = getattr(m, name)
-                entry = ("forward",) if not hasattr(backbone, "tokens") else ("tokens", "embed", "transform")
-                found += [(backbone, method, "forward") for method in entry]
+                found += [
+                    (backbone, entry, "forward")
+                    for entry in ("forward", "embed", "transform")
+                    if hasattr(backbone, entry)
+                ]
         names = ("head", "teacher_head", "patch_head", "teacher_patch_head", "decoder")
         found += [(getattr(m, name), "forward", "heads") for name in names if getattr(m, name, None) is not None]
         return found
@@ -164,13 +168,17 @@ class Theirs:
 
 
 def prepared(name: str) -> Recipe:
-    """A shipped recipe with AdamW and without drop path."""
+    """A shipped recipe with AdamW and without drop path, pooling and heads as in the peers' examples."""
     values, _ = read_recipe(name)
     overrides = []
     if values["optimiser"]["name"] != "adamw":
         overrides += ["optimiser={name: adamw, lr: 0.001, weight_decay: 0.05}"]
     if values["method"]["name"] in ("dino", "dinov2"):
         overrides += ["method.drop_path=0"]
+    if values["method"]["name"] == "dinov2":
+        overrides += ["method.separate_heads=false"]
+    if values["backbone"]["name"].startswith("vit"):
+        overrides += ["backbone.pooling=class"]
     return resolve_recipe([(name, values)], overrides)[0]
 
 
@@ -190,18 +198,22 @@ def build(side: str, recipe: Recipe, arguments: argparse.Namespace) -> Ours | Th
                     module.compile()
         return Ours(recipe, method, precision, device)
     peer = PEERS[recipe.method.name](recipe, copy.deepcopy(method.backbone))
-    check_same_network(method.backbone, peer, recipe)
+    check_same_network(method, peer, recipe)
     return Theirs(peer.to(**layout), precision, device)
 
 
 @torch.no_grad()
-def check_same_network(ours: nn.Module, peer: nn.Module, recipe: Recipe) -> None:
-    """Stop where the two networks give other features (MAE's peer has weights of its own)."""
+def check_same_network(ours: Method, peer: nn.Module, recipe: Recipe) -> None:
+    """Stop where the two networks give other features; MAE's peer has weights of its own, as many as ours."""
     network = getattr(peer, "student_backbone", getattr(peer, "backbone", None))
-    if network is not None:
-        images = torch.rand(2, 1, recipe.view_size, recipe.view_size)
-        expected = ours.eval()(images).pooled
-        torch.testing.assert_close(network.eval()(images), expected, rtol=1e-3, atol=1e-4)
+    if network is None:
+        sizes = [sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (ours, peer)]
+        if sizes[0] != sizes[1]:
+            raise SystemExit(f"{recipe.name}: our step trains {sizes[0]} numbers, the peer's {sizes[1]}")
+        return
+    images = torch.rand(2, 1, recipe.view_size, recipe.view_size)
+    expected = ours.backbone.eval()(images).pooled
+    torch.testing.assert_close(network.eval()(images), expected, rtol=1e-3, atol=1e-4)
 
 
 def clock(arguments: argparse.Namespace) -> Callable[[], float]:
