@@ -70,3 +70,13 @@ def test_a_zero_row_in_half_precision_gives_no_nan() -> None:
         logits = made(torch.zeros(2, 384))
     assert logits.dtype == torch.float32
     assert torch.isfinite(logits).all()
+
+
+def test_with_batch_normalisation_what_all_features_share_changes_nothing() -> None:
+    # The common part of what a ResNet pools is what a plain head ends up telling of every image.
+    generator = torch.Generator().manual_seed(0)
+    features, common = torch.randn(64, 384, generator=generator), 30 * torch.randn(384, generator=generator)
+    plain, normed = head(prototypes=64), head(prototypes=64, norm=True)
+    torch.testing.assert_close(normed(features + common), normed(features), rtol=0, atol=1e-4)  # of a deviation of 1/16
+    spread = [float(made(features + common).std(0).mean().detach()) for made in (plain, normed)]
+    assert spread[0] < 0.2 * spread[1]

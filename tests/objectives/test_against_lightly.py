@@ -140,18 +140,19 @@ def test_dino_with_any_number_of_local_views(losses: Any, local: int, batch: int
     same(dino_loss(student[0].float(), chosen), theirs, student)
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_head_of_dino_and_of_dinov2(losses: Any, trained: bool) -> None:
+@pytest.mark.parametrize(("trained", "norm"), [(False, False), (True, False), (False, True)])
+def test_head_of_dino_and_of_dinov2(losses: Any, trained: bool, norm: bool) -> None:
     """The same weights give the same logits, and the same gradients of every weight."""
-    ours = PrototypeHead(12, 20, 8, 32, train_scale=trained, seed=0, name="head")
+    ours = PrototypeHead(12, 20, 8, 32, train_scale=trained, norm=norm, seed=0, name="head")
     kind = losses["heads"].DINOv2ProjectionHead if trained else losses["heads"].DINOProjectionHead
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch has another weight norm by now
-        theirs = kind(12, 20, 8, 32)
+        theirs = kind(12, 20, 8, 32, **({"batch_norm": True} if norm else {}))
     pairs = [
-        (mine, other)
+        (mine, getattr(b, name))  # a bias before a normalisation is without effect, and they leave it out
         for a, b in zip(ours.mlp, theirs.layers, strict=True)
-        for mine, other in zip(a.parameters(), b.parameters(), strict=True)
+        for name, mine in a.named_parameters()
+        if getattr(b, name) is not None
     ]
     pairs += [(ours.last.direction, theirs.last_layer.weight_v), (ours.last.scale, theirs.last_layer.weight_g)]
     with torch.no_grad():

@@ -59,7 +59,11 @@ _DECAY = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.04, "final_weight_decay
 # What changes `tiny_recipe` to each method but SimCLR; schedules, decay and clipping of every kind among them.
 METHODS: dict[str, dict[str, Any]] = {
     "dino": {"method": {"name": "dino", "momentum": 0.9, **_HEAD}, "backbone": _VIT, "optimiser": _DECAY, **_CROPS},
-    "dino-resnet": {"method": {"name": "dino", "centring": "sinkhorn", **_HEAD}, "clip_norm": 3.0, **_CROPS},
+    "dino-resnet": {
+        "method": {"name": "dino", "centring": "sinkhorn", "head_norm": True, **_HEAD},
+        "clip_norm": 3.0,
+        **_CROPS,
+    },
     "dinov2": {
         "method": {"name": "dinov2", "momentum": 0.9, "layer_scale": 0.1, **_HEAD},
         "backbone": _VIT,

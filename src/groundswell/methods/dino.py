@@ -53,6 +53,7 @@ class DINOSettings(Settings):
     prototypes: int = Field(default=65536, ge=2)
     head_hidden: int = Field(default=2048, ge=1)
     head_bottleneck: int = Field(default=256, ge=1)
+    head_norm: bool = False  # D1 --use_bn_in_head: batch normalisation
     train_prototype_scale: bool = False  # D1 --norm_last_layer true
     freeze_prototypes: float = Field(default=0.01, ge=0, le=1)  # D1: in the first epoch
     drop_path: float = Field(default=0.1, ge=0, lt=1)  # D1; grows linearly with the depth
@@ -86,6 +87,7 @@ class DINO(Method):
         self.head = PrototypeHead(
             *(backbone.dim, s.head_hidden, s.head_bottleneck, s.prototypes),
             train_scale=s.train_prototype_scale,
+            norm=s.head_norm,
             seed=seed,
             name="prototype head",
         )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundswell import rng
+from groundswell.backbones.batch_norm import BatchNorm1d
 
 
 class Prototypes(nn.Module):
@@ -38,14 +39,14 @@ class Prototypes(nn.Module):
 class PrototypeHead(nn.Module):
     """An MLP to a narrow unit vector, and its similarity to the prototypes (arXiv 2104.14294, appendix C).
 
-    As facebookresearch/dino 7c446df, vision_transformer.py:257, with three layers and without batch normalisation:
-    linear, GELU, linear, GELU, linear, unit length, `Prototypes`.
+    As facebookresearch/dino 7c446df, vision_transformer.py:257, with three layers: linear, GELU, linear, GELU, linear,
+    unit length, `Prototypes`; with ``norm`` a batch normalisation before each GELU.
 
     Parameters
     ----------
     dim, hidden, bottleneck, prototypes : int
         Widths: of the features, of the MLP, of the unit vector, and K. Published: 2048, 256, 65536.
-    train_scale : bool
+    train_scale, norm : bool
     seed : int
         Of the weights: normal of 0.02 for the MLP, with biases 0.
     name : str
@@ -53,7 +54,16 @@ class PrototypeHead(nn.Module):
     """
 
     def __init__(
-        self, dim: int, hidden: int, bottleneck: int, prototypes: int, *, train_scale: bool, seed: int, name: str
+        self,
+        dim: int,
+        hidden: int,
+        bottleneck: int,
+        prototypes: int,
+        *,
+        train_scale: bool,
+        norm: bool = False,
+        seed: int,
+        name: str,
     ) -> None:
         super().__init__()
         source = rng.generator(rng.keys(seed, [0]), name)
@@ -62,8 +72,8 @@ class PrototypeHead(nn.Module):
             linear = nn.Linear(before, after)
             nn.init.trunc_normal_(linear.weight, std=0.02, generator=source)
             nn.init.zeros_(linear.bias)
-            modules += [linear, nn.GELU()]
-        self.mlp = nn.Sequential(*modules[:-1])
+            modules += [linear, BatchNorm1d(after), nn.GELU()] if norm else [linear, nn.GELU()]
+        self.mlp = nn.Sequential(*modules[: -2 if norm else -1])
         self.last = Prototypes(bottleneck, prototypes, train_scale)
         bound = 1 / math.sqrt(bottleneck)
         nn.init.uniform_(self.last.direction, -bound, bound, generator=source)
