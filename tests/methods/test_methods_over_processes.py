@@ -31,7 +31,10 @@ RECIPES: dict[str, dict[str, object]] = {
     "dino": METHODS["dino"],
     "dino on a resnet, by Sinkhorn": METHODS["dino-resnet"],
     "dinov2": {**METHODS["dinov2"], "method": NO_KOLEO},
-    "dinov2, by Sinkhorn": {**METHODS["dinov2"], "method": {**NO_KOLEO, "centring": "sinkhorn"}},
+    "dinov2, by Sinkhorn": {
+        **METHODS["dinov2"],
+        "method": {**NO_KOLEO, "centring": "sinkhorn", "head_norm": True},
+    },
     "mae": METHODS["mae"],
 }
 

@@ -149,10 +149,9 @@ def test_head_of_dino_and_of_dinov2(losses: Any, trained: bool, norm: bool) -> N
         warnings.simplefilter("ignore", FutureWarning)  # torch has another weight norm by now
         theirs = kind(12, 20, 8, 32, **({"batch_norm": True} if norm else {}))
     pairs = [
-        (mine, getattr(b, name))  # a bias before a normalisation is without effect, and they leave it out
+        (mine, other)
         for a, b in zip(ours.mlp, theirs.layers, strict=True)
-        for name, mine in a.named_parameters()
-        if getattr(b, name) is not None
+        for mine, other in zip(a.parameters(), b.parameters(), strict=True)
     ]
     pairs += [(ours.last.direction, theirs.last_layer.weight_v), (ours.last.scale, theirs.last_layer.weight_g)]
     with torch.no_grad():

@@ -62,7 +62,7 @@ class DINOv2Settings(Settings):
     prototypes: int = Field(default=65536, ge=2)
     head_hidden: int = Field(default=2048, ge=1)
     head_bottleneck: int = Field(default=256, ge=1)
-    head_norm: bool = False  # D2 layers/dino_head.py:16, use_bn: batch normalisation
+    head_norm: bool = False  # D2 layers/dino_head.py:16, use_bn; a patch head goes without (ours): it has few patches
     separate_heads: bool = False  # D2: for ViT-L and ViT-g, patches have a head of their own
     train_prototype_scale: bool = True  # D2 layers/dino_head.py:28
     freeze_prototypes: float = Field(default=0.01, ge=0, le=1)  # in the first epoch
@@ -93,7 +93,7 @@ class DINOv2(Method):
         self.settings = s = settings
         self.crops = crops
         backbone.prepare(drop_rates=[s.drop_path] * len(backbone.blocks), layer_scale=s.layer_scale, mask_token=True)
-        self.head = self._new_head(backbone.dim, seed, "prototype head")
+        self.head = self._new_head(backbone.dim, seed, "prototype head", norm=s.head_norm)
         self.patch_head = self._new_head(backbone.width, seed, "patch head") if s.separate_heads else None
         self.centre = Centre(s.prototypes, s.centre_momentum)
         self.patch_centre = Centre(s.prototypes, s.centre_momentum)
@@ -103,12 +103,12 @@ class DINOv2(Method):
         if self.teacher_patch_head is not None:
             self.teacher_patch_head.requires_grad_(False)
 
-    def _new_head(self, width: int, seed: int, name: str) -> PrototypeHead:
+    def _new_head(self, width: int, seed: int, name: str, norm: bool = False) -> PrototypeHead:
         s = self.settings
         return PrototypeHead(
             *(width, s.head_hidden, s.head_bottleneck, s.prototypes),
             train_scale=s.train_prototype_scale,
-            norm=s.head_norm,
+            norm=norm,
             seed=seed,
             name=name,
         )

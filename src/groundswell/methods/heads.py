@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -68,12 +67,15 @@ class PrototypeHead(nn.Module):
         super().__init__()
         source = rng.generator(rng.keys(seed, [0]), name)
         modules: list[nn.Module] = []
-        for before, after in itertools.pairwise([dim, hidden, hidden, bottleneck]):
-            linear = nn.Linear(before, after)
-            nn.init.trunc_normal_(linear.weight, std=0.02, generator=source)
-            nn.init.zeros_(linear.bias)
-            modules += [linear, BatchNorm1d(after), nn.GELU()] if norm else [linear, nn.GELU()]
-        self.mlp = nn.Sequential(*modules[: -2 if norm else -1])
+        for before, after in ((dim, hidden), (hidden, hidden)):
+            # A bias before a normalisation would be without effect.
+            modules += [nn.Linear(before, after, bias=not norm), *([BatchNorm1d(after)] if norm else []), nn.GELU()]
+        self.mlp = nn.Sequential(*modules, nn.Linear(hidden, bottleneck))
+        for linear in self.mlp:
+            if isinstance(linear, nn.Linear):
+                nn.init.trunc_normal_(linear.weight, std=0.02, generator=source)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
         self.last = Prototypes(bottleneck, prototypes, train_scale)
         bound = 1 / math.sqrt(bottleneck)
         nn.init.uniform_(self.last.direction, -bound, bound, generator=source)

@@ -76,7 +76,7 @@ def effective_rank(features: Tensor) -> float:
 
 LATE = 0.5  # progress at which an autoencoder should have left the mean of each patch
 SLOWER = "lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger"
-SHARPEN = "lower method.teacher_temperature and final_teacher_temperature, or method.momentum for a faster teacher"
+SHARPEN = "set method.head_norm=true, lower method.teacher_temperature and final_teacher_temperature, or momentum"
 CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or set method.centring=sinkhorn"
 
 
