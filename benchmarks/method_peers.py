@@ -200,8 +200,9 @@ class LightlyDINO(nn.Module):
         heads, losses, transforms = (lightly(name) for name in ("models.modules.heads", "loss", "transforms"))
         sizes = (backbone.dim, settings.head_hidden, settings.head_bottleneck, settings.prototypes)
         head = heads.DINOv2ProjectionHead if isinstance(settings, DINOv2Settings) else heads.DINOProjectionHead
-        self.student_backbone, self.student_head = peers_backbone(backbone), head(*sizes)
-        self.teacher_backbone, self.teacher_head = peers_backbone(backbone), head(*sizes)
+        norm = settings.head_norm
+        self.student_backbone, self.student_head = peers_backbone(backbone), head(*sizes, batch_norm=norm)
+        self.teacher_backbone, self.teacher_head = peers_backbone(backbone), head(*sizes, batch_norm=norm)
         for module in (self.teacher_backbone, self.teacher_head):
             module.requires_grad_(False)
         assert recipe.local_views is not None
