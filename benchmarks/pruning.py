@@ -15,9 +15,9 @@ Judged on a second archive of another seed with all classes alike, never trained
 fitted on its train split and scored on its test split; ``rare`` is the mean recall of the four rare classes, ``every``
 that of all ten. ``equal loss`` is the step, over all steps, at which an arm reaches the final loss of ``all`` on
 held-out images of the ocean's own mix, the same images and views for every arm ("-": not reached by every seed); it
-is interpolated between checkpoints. Differences to ``all`` are paired by seed, with 95 % t intervals over seeds. Runs
-are resumed and results kept, so the script can be stopped and started again. Simulated images: no score here is skill
-on the ocean.
+is interpolated between checkpoints. Differences to ``all``, and to ``longer``, whose compute is that of the rules, are
+paired by seed, with 95 % t intervals over seeds. Runs are resumed and results kept, so the script can be stopped and
+started again. Simulated images: no score here is skill on the ocean.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def interval(values: NDArray[np.float64]) -> str:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Print scores, and paired differences to ``all``."""
+    """Print scores, and paired differences to ``all`` and to ``longer``."""
     width = 26
     heads = "  ".join(f"{s:<12}" for s in SCORES)
     print(f"\n{'arm':<10} {'rare share':>10} {'equal loss':>11} {'seconds':>8}  {heads}")
@@ -180,13 +180,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> None:
         means = "  ".join(f"{np.mean([r[s] for r in runs]):<12.3f}" for s in SCORES)
         share, took = (np.mean([r[name] for r in runs]) for name in ("rare share", "seconds"))
         print(f"{arm:<10} {share:>10.2%} {equal:>11} {took:>8.0f}  {means}")
-    print(f"\n{'minus all':<10}" + "".join(f"  {s:<{width}}" for s in SCORES))
-    for arm, runs in results.items():
-        if arm != "all":
-            differences = (
-                interval(np.array([r[s] - b[s] for r, b in zip(runs, results["all"], strict=True)])) for s in SCORES
-            )
-            print(f"{arm:<10}" + "".join(f"  {d:<{width}}" for d in differences))
+    for reference in (name for name in ("all", "longer") if name in results):
+        print(f"\n{f'minus {reference}':<14}" + "".join(f"{s:<{width}}" for s in SCORES))
+        for arm in (name for name in results if name not in ("all", reference)):
+            pairs = list(zip(results[arm], results[reference], strict=True))
+            differences = (interval(np.array([r[s] - b[s] for r, b in pairs])) for s in SCORES)
+            print(f"{arm:<14}" + "".join(f"{d:<{width}}" for d in differences))
 
 
 def recipe_of(

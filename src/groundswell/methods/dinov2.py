@@ -62,7 +62,7 @@ class DINOv2Settings(Settings):
     prototypes: int = Field(default=65536, ge=2)
     head_hidden: int = Field(default=2048, ge=1)
     head_bottleneck: int = Field(default=256, ge=1)
-    head_norm: bool = False  # D2 layers/dino_head.py:16, use_bn; a patch head goes without (ours): it has few patches
+    head_norm: bool = False  # D2 layers/dino_head.py, use_bn; a patch head goes without (ours): few patches
     separate_heads: bool = False  # D2: for ViT-L and ViT-g, patches have a head of their own
     train_prototype_scale: bool = True  # D2 layers/dino_head.py:28
     freeze_prototypes: float = Field(default=0.01, ge=0, le=1)  # in the first epoch

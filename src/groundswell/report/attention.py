@@ -230,7 +230,7 @@ def _labels(archive: Archive, rows: Rows) -> list[str]:
     for _, item in archive.catalogue.iloc[rows].iterrows():
         words = "" if column is None else spaced(str(item[column])).replace(" ", "\n")
         name = str(item["id"])
-        lines.append(f"{words}\n{name if len(name) <= 18 else '…' + name[-17:]}".strip())
+        lines.append(f"{words}\n{name if len(name) <= 16 else '…' + name[-15:]}".strip())
     return lines
 
 
