@@ -7,6 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from groundswell.backbones import BackboneSettings, VisionTransformer, backbone_names, build_backbone
+from groundswell.backbones.resnet import StridedPointwise
 from groundswell.config import validate
 from groundswell.errors import ConfigError, ModelError
 
@@ -213,3 +214,17 @@ def test_names_build():
     for name in backbone_names():
         BackboneSettings(name=name)
     assert len(backbone_names()) == 10
+
+
+def test_a_strided_pointwise_convolution_is_that_of_torch() -> None:
+    ours = StridedPointwise(4, 8, 1, 2, bias=False)
+    x = torch.randn(3, 4, 9, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weight = ours.weight.detach().clone().requires_grad_()
+    expected = torch.nn.functional.conv2d(x, weight, stride=2)
+    expected_x, expected_weight = torch.autograd.grad(expected.square().sum(), [x, weight])
+    y = ours(x.contiguous(memory_format=torch.channels_last))
+    found_x, found_weight = torch.autograd.grad(y.square().sum(), [x, ours.weight])
+    # Float32 sums of four channels, and of 60 pixels for the weights.
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found_x, expected_x, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found_weight, expected_weight, rtol=1e-5, atol=1e-5)

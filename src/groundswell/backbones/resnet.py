@@ -61,10 +61,22 @@ class Bottleneck(nn.Module):
         return F.relu(y + self.downsample(x), inplace=True)
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride: of the pixels that it sees, and no others.
+
+    Written so because the backward pass of torch's own, 4 to 8 channels with a stride of 2, channels last, writes
+    beyond its memory on CPUs with AVX2 alone (torch 2.13, oneDNN 3.12): the process dies in a later allocation.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
 def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
     if channels == out and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), BatchNorm2d(out))
+    return nn.Sequential(StridedPointwise(channels, out, 1, stride, bias=False), BatchNorm2d(out))
 
 
 class ResNet(Backbone):
