@@ -23,11 +23,7 @@ def benchmark() -> Any:
         sys.path.remove(str(FOLDER))
 
 
-def arguments(**changes: Any) -> argparse.Namespace:
-    values = {"device": "cpu", "precision": "fp32", "compile": False, "batch": 2, "image": 64, "clock": "wall"}
-    return argparse.Namespace(**(values | changes))
-
-
+ARGUMENTS = argparse.Namespace(device="cpu", precision="fp32", compile=False, batch=2, image=64, clock="wall")
 RECIPES = ("quicklook-small", "oceansar1-small", "sar-dino-small", "oceansar2-small", "sar-mae-small")
 
 
@@ -37,7 +33,7 @@ def test_the_recipes_are_those_of_the_benchmark(benchmark: Any) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_our_step_counts_every_part(benchmark: Any, name: str) -> None:
-    recipe, given = benchmark["prepared"](name), arguments()
+    recipe, given = benchmark["prepared"](name), ARGUMENTS
     ours = benchmark["build"]("ours", recipe, given)
     parts = benchmark["Parts"](benchmark["torch"].device("cpu"), benchmark["clock"](given))
     for owner, method, part in ours.watched():
@@ -54,8 +50,8 @@ def test_the_peer_has_our_network(benchmark: Any, name: str) -> None:
         pytest.skip("lightly is not installed; docs/speed.md says how")
     recipe = benchmark["prepared"](name)
     benchmark["import_peer"](recipe.method.name)
-    peer = benchmark["build"]("peer", recipe, arguments())
+    peer = benchmark["build"]("peer", recipe, ARGUMENTS)
     if recipe.method.name == "mae":
         peer.peer.model.decoder.decoder_pred.weight.requires_grad_(False)
         with pytest.raises(SystemExit, match="the peer's"):
-            benchmark["check_same_network"](benchmark["build"]("ours", recipe, arguments()).method, peer.peer, recipe)
+            benchmark["check_same_network"](benchmark["build"]("ours", recipe, ARGUMENTS).method, peer.peer, recipe)
