@@ -6,7 +6,6 @@ every encoder. The penalty is chosen on held-out groups of the training rows, th
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -14,13 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 from groundswell.evaluation.knn import Validation
+from groundswell.evaluation.logistic import LogisticProblem, Solution
 from groundswell.evaluation.scaling import standardisation
 from groundswell.evaluation.splits import Rows, group_codes, hold_out, leave_groups_out
 
@@ -36,8 +33,6 @@ ALPHA_GRID: tuple[float, ...] = tuple(float(a) for a in np.logspace(-6, 3, 40))
 
 def _cross_entropy(logits: Floats, codes: NDArray[np.int64], balance: bool) -> float:
     """Mean over the rows, or over the classes of the mean over their rows."""
-    if logits.ndim == 1:
-        logits = np.stack([np.zeros_like(logits), logits], axis=1)
     weight = 1.0 / np.bincount(codes)[codes] if balance else np.ones(len(codes))
     return -float(np.average(log_softmax(logits, axis=1)[np.arange(len(codes)), codes], weights=weight))
 
@@ -53,34 +48,35 @@ def _fit_logistic(
     max_iter: int,
     tol: float,
     balance: bool,
-) -> tuple[Floats, Floats, float, bool]:
-    """Coefficients [K or 1, D], intercepts, the chosen C, and whether the last fit converged.
+) -> tuple[Solution, float]:
+    """The solution, and the C that was chosen.
 
     The path runs from the strongest penalty to the weakest, each fit started at the last, and ends where the
     validation loss has been above its minimum `PATIENCE` times in a row: the weakest penalties overfit, and cost more
     than all others together.
     """
-    fixed = {"max_iter": max_iter, "random_state": seed, "class_weight": "balanced" if balance else None}
-    # One BLAS thread: the products are too thin for two, which spend five times as long waiting (measured).
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        chosen = grid[0]
-        if len(grid) > 1:
-            train = np.ones(len(Z), bool)
-            if validation is None:
-                held = hold_out(groups, fraction, seed, codes)
-                train = ~held
-                validation = (Z[held], codes[held]) if held.any() else (Z, codes)
-            model = LogisticRegression(tol=max(tol, 1e-4), warm_start=True, **fixed)
-            losses = []
-            for c in sorted(grid):
-                model.set_params(C=c).fit(Z[train], codes[train])
-                losses.append(_cross_entropy(model.decision_function(validation[0]), validation[1], balance))
-                if len(losses) - 1 - int(np.argmin(losses)) == PATIENCE:
-                    break
-            chosen = sorted(grid)[int(np.argmin(losses))]
-        final = LogisticRegression(C=chosen, tol=tol, **fixed).fit(Z, codes)
-    return final.coef_, final.intercept_, float(chosen), bool(final.n_iter_.max() < max_iter)
+    classes = int(codes.max()) + 1
+    if len(grid) == 1:
+        return LogisticProblem(Z, codes, classes, balance).fit(grid[0], None, tol, max_iter), float(grid[0])
+    train = np.ones(len(Z), bool)
+    if validation is None:
+        held = hold_out(groups, fraction, seed, codes)
+        train = ~held
+        validation = (Z[held], codes[held]) if held.any() else (Z, codes)
+    problem = LogisticProblem(Z[train], codes[train], classes, balance)
+    path: list[Solution] = []
+    losses: list[float] = []
+    best = 0
+    for c in sorted(grid):
+        path.append(problem.fit(c, path[-1] if path else None, max(tol, 1e-4), max_iter))
+        losses.append(_cross_entropy(path[-1].logits(validation[0]), validation[1], balance))
+        best = int(np.argmin(losses))
+        if len(losses) - 1 - best == PATIENCE:
+            break
+    if not train.all():
+        problem = LogisticProblem(Z, codes, classes, balance)
+    chosen = sorted(grid)[best]
+    return problem.fit(chosen, path[best], tol, max_iter), float(chosen)
 
 
 class _Logistic(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -144,7 +140,7 @@ class LinearClassifier(ClassifierMixin, _Logistic):  # type: ignore[misc]
             known = np.isin(observed, self.classes_)
             held = (np.asarray(validation[0])[known] - self.mean_) / self.scale_
             pair = held, np.searchsorted(self.classes_, observed[known]).astype(np.int64)
-        self.coef_, self.intercept_, self.C_, self.converged_ = _fit_logistic(
+        solution, self.C_ = _fit_logistic(
             (features - self.mean_) / self.scale_,
             codes,
             self._grid(),
@@ -156,6 +152,10 @@ class LinearClassifier(ClassifierMixin, _Logistic):  # type: ignore[misc]
             self.tol,
             self.balance,
         )
+        self.coef_, self.intercept_ = solution.weights, solution.intercepts
+        if len(self.classes_) == 2:
+            self.coef_, self.intercept_ = np.diff(self.coef_, axis=0), np.diff(self.intercept_)
+        self.converged_ = solution.converged
         return self
 
     def decision_function(self, X: ArrayLike) -> Floats:
