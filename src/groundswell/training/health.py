@@ -76,7 +76,10 @@ def effective_rank(features: Tensor) -> float:
 
 LATE = 0.5  # progress at which an autoencoder should have left the mean of each patch
 SLOWER = "lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger"
-SHARPEN = "set method.head_norm=true, lower method.teacher_temperature and final_teacher_temperature, or momentum"
+SHARPEN = (
+    "set method.head_norm=true and raise method.momentum to 0.99, or lower method.teacher_temperature and "
+    "final_teacher_temperature"
+)
 CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or set method.centring=sinkhorn"
 
 
