@@ -25,6 +25,7 @@ from groundswell.encoder.table import EmbeddingTable
 from groundswell.evaluation import logistic
 from groundswell.evaluation.linear import C_GRID, PATIENCE, LinearClassifier
 from groundswell.evaluation.logistic import LogisticProblem, Solution
+from groundswell.evaluation.scaling import standardisation
 from groundswell.evaluation.splits import group_codes, hold_out
 
 
@@ -63,9 +64,11 @@ def main() -> None:
     table = EmbeddingTable.read(arguments.table)
     train = (table.frame[arguments.split] == "train").to_numpy()
     names, codes = np.unique(table.frame[arguments.target].to_numpy(str), return_inverse=True)
+    if len(names) < 3:
+        parser.error("two classes have one logit in scikit-learn; take a target of three or more")
     features = table.vectors.astype(np.float64)
-    mean, scale = features[train].mean(axis=0), features[train].std(axis=0)
-    Z = (features - mean) / np.where(scale > 0, scale, 1)
+    mean, scale = standardisation(features[train])
+    Z = (features - mean) / scale
     rows = np.arange(train.sum())
     warnings.simplefilter("ignore", ConvergenceWarning)
 

@@ -17,11 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from groundswell.evaluation.knn import Validation
-from groundswell.evaluation.logistic import LogisticProblem, Solution
+from groundswell.evaluation.logistic import Floats, LogisticProblem, Solution
 from groundswell.evaluation.scaling import standardisation
 from groundswell.evaluation.splits import Rows, group_codes, hold_out, leave_groups_out
-
-Floats = NDArray[np.float64]
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in np.logspace(-5, 2, 15))
 """Inverse penalties on the summed loss (scikit-learn's C), half a decade apart."""
@@ -53,7 +51,7 @@ def _fit_logistic(
 
     The path runs from the strongest penalty to the weakest, each fit started at the last, and ends where the
     validation loss has been above its minimum `PATIENCE` times in a row: the weakest penalties overfit, and cost more
-    than all others together.
+    than all others together. The last fit starts from zero, so that it depends on the rows and the chosen C alone.
     """
     classes = int(codes.max()) + 1
     if len(grid) == 1:
@@ -64,19 +62,17 @@ def _fit_logistic(
         train = ~held
         validation = (Z[held], codes[held]) if held.any() else (Z, codes)
     problem = LogisticProblem(Z[train], codes[train], classes, balance)
-    path: list[Solution] = []
+    solution: Solution | None = None
     losses: list[float] = []
-    best = 0
     for c in sorted(grid):
-        path.append(problem.fit(c, path[-1] if path else None, max(tol, 1e-4), max_iter))
-        losses.append(_cross_entropy(path[-1].logits(validation[0]), validation[1], balance))
-        best = int(np.argmin(losses))
-        if len(losses) - 1 - best == PATIENCE:
+        solution = problem.fit(c, solution, max(tol, 1e-4), max_iter)
+        losses.append(_cross_entropy(solution.logits(validation[0]), validation[1], balance))
+        if len(losses) - 1 - int(np.argmin(losses)) == PATIENCE:
             break
     if not train.all():
         problem = LogisticProblem(Z, codes, classes, balance)
-    chosen = sorted(grid)[best]
-    return problem.fit(chosen, path[best], tol, max_iter), float(chosen)
+    chosen = sorted(grid)[int(np.argmin(losses))]
+    return problem.fit(chosen, None, tol, max_iter), float(chosen)
 
 
 class _Logistic(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types

@@ -6,8 +6,8 @@ which is scikit-learn's objective; of two classes that one has the single vector
 ``|v|^2 / (2 C)``, which is half of C here. Features of a network are so alike that L-BFGS on W takes thousands of steps
 to follow a path of penalties. The curvature of softmax is at most one half (Böhning 1992, Annals of the Institute of
 Statistical Mathematics 44, 197-200), so the Hessian is at most ``Z'SZ / 2 + 1 / C``: in the principal axes of Z, each
-divided by the root of that bound, it is at most one. There L-BFGS takes a quarter of the steps (benchmarks/probe.py),
-and one decomposition serves every C.
+divided by the root of that bound, it is at most one. There L-BFGS takes a half to a quarter of the steps
+(benchmarks/probe.py), and one decomposition serves every C.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class LogisticProblem:
 
     def __init__(self, Z: Floats, codes: NDArray[np.int64], classes: int, balance: bool = False) -> None:
         self.codes, self.classes = codes, classes
-        self.total = float(len(Z))
         self.weight = np.full(len(Z), 1 / len(Z))
         if balance:
             counts = np.bincount(codes)
@@ -72,7 +71,7 @@ class LogisticProblem:
 
         Ends where no slope, in the scaled axes and of the mean over the rows, exceeds ``tol``.
         """
-        penalty = (2 if self.classes == 2 else 1) / (C * self.total)
+        penalty = (2 if self.classes == 2 else 1) / (C * len(self.codes))
         scale = 1 / np.sqrt(self.power / 2 + penalty)[:, None]
         rows = np.arange(len(self.codes))
 
