@@ -48,13 +48,14 @@ def stand_ins(folder: Path, state: str) -> Path:
 @pytest.mark.parametrize(
     ("code", "state", "saves", "requeued"),
     [
-        (75, "RUNNING", "step-3", True),
-        (75, "RUNNING", "step-2", False),  # the save that was there before
+        (75, "RUNNING", "step-3.json", True),
+        (75, "RUNNING", "step-2.json", False),  # the save that was there before
         (75, "RUNNING", "", False),
-        (75, "CANCELLED", "step-3", False),
-        (75, "COMPLETING", "step-3", False),
-        (1, "RUNNING", "step-3", False),
-        (0, "", "step-3", False),
+        (75, "RUNNING", "step-4.pt", False),  # killed before it was whole
+        (75, "CANCELLED", "step-3.json", False),
+        (75, "COMPLETING", "step-3.json", False),
+        (1, "RUNNING", "step-3.json", False),
+        (0, "", "step-3.json", False),
     ],
 )
 def test_bash_starts_every_process_and_requeues_what_was_stopped(
@@ -65,7 +66,8 @@ def test_bash_starts_every_process_and_requeues_what_was_stopped(
     monkeypatch.setattr(sys, "executable", "python")
     folder = tmp_path / "x y" / "saves"
     folder.mkdir(parents=True)
-    (folder / "step-2").touch()
+    for left in ("step-2.json", "step-9.pt", "step-9.json.damaged"):
+        (folder / left).touch()
     script = write_job(tmp_path / "made here", "pretrain", COMMAND, folder, ["--nodes=2"])
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     calls = tmp_path / "calls"

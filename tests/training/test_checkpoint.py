@@ -119,6 +119,14 @@ def test_the_old_best_stands_until_the_new_one_is_whole(store: Checkpoints, monk
     assert store.steps() == [20, 50, 60]
 
 
+def test_what_a_kill_left_without_a_record_goes_with_the_next_save(store: Checkpoints) -> None:
+    store.path(25).write_bytes(b"killed before its record")
+    assert store.steps() == [10, 20]
+    store.save(24, state(24))
+    assert store.steps() == [20, 24]
+    assert sorted(store.folder.glob("*.pt")) == [store.path(20), store.path(24)]
+
+
 def test_code_in_a_checkpoint_is_not_run(store: Checkpoints) -> None:
     class Gadget:
         def __reduce__(self) -> tuple[object, ...]:

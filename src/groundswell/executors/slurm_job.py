@@ -33,7 +33,7 @@ export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}" SRUN_CPUS_PER_TASK="${{SLUR
 one_process='export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID"
 export LOCAL_WORLD_SIZE="${{SLURM_STEP_TASKS_PER_NODE%%[!0-9]*}}"
 exec "$@"'
-newest() {{ ls {saves} 2> /dev/null | tail -n 1; }}
+newest() {{ ls {saves} 2> /dev/null | grep '[.]json$' | tail -n 1; }}
 code=0 before="$(newest)"
 srun --wait=120 bash -c "$one_process" groundswell {command} || code=$?
 if (( code == 75 )) && [[ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" == RUNNING ]]; then
@@ -58,7 +58,8 @@ def write_job(folder: Path, name: str, command: Sequence[str], saves: Path, opti
         Arguments of ``groundswell`` that begin the work or go on with it, ending with exit code 75 where a signal
         stopped it. Relative paths are those of the working directory of this call.
     saves : Path
-        The folder in which every save of later work has a name that comes after those of earlier ones.
+        The folder in which every save that is whole has a ``.json`` whose name comes after those of earlier ones; a
+        file that a kill has left is none.
     options : sequence of str
         Options of sbatch, such as ``--nodes=2`` and ``--ntasks-per-node=4``; those above may be changed by them.
 

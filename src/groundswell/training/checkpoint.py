@@ -2,8 +2,9 @@
 
 ``checkpoints/step-00000120.pt`` holds the state (``torch.save``, read back with ``weights_only=True``: a damaged or
 malicious file cannot run code); ``step-00000120.json`` beside it holds its size and SHA-256 and is written last: it
-is the commit record, and a ``.pt`` without one does not exist. ``best.json`` names the checkpoint with the best
-monitor score, which is never pruned. The last checkpoint is the one with the highest step.
+is the commit record, and a ``.pt`` without one does not exist. Where the step had the best monitor score so far, the
+record holds that, too; the last such checkpoint is the best, and is never pruned. The last checkpoint is the one with
+the highest step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +59,10 @@ class Checkpoints:
         # A commit record left by an earlier life of the run must not vouch for new bytes, nor the other way round.
         path.with_suffix(".json").unlink(missing_ok=True)
         files.write_with(path, lambda handle: handle.write(content))
-        record = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record: dict[str, Any] = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if best is not None:  # in the record itself: a kill between two files would lose the best
+            record["best"] = best
         files.write_json(path.with_suffix(".json"), record)
-        if best is not None:
-            files.write_json(self.folder / "best.json", {"step": step, "score": best})
         self._prune()
         return path
 
@@ -107,11 +109,12 @@ class Checkpoints:
 
     def best(self) -> tuple[int, float] | None:
         """The step and the score of the best checkpoint so far."""
-        path = self.folder / "best.json"
-        if not path.exists():
-            return None
-        record = files.read_json(path)
-        return int(record["step"]), float(record["score"])
+        for step in reversed(self.steps()):
+            with suppress(DataError):  # a torn record vouches for nothing
+                record = files.read_json(self.path(step).with_suffix(".json"))
+                if isinstance(record, dict) and "best" in record:
+                    return step, float(record["best"])
+        return None
 
     def is_best(self, score: float) -> bool:
         """Whether ``score`` is the best so far; a tie goes to the later step."""
@@ -125,7 +128,9 @@ class Checkpoints:
     def _prune(self) -> None:
         best = self.best()
         kept = {*self.steps()[-self.keep :], *([best[0]] if best else [])}
-        for step in set(self.steps()) - kept:
+        # Those without a record, too, which a kill has left: a run that counts minutes would not pass the step again.
+        written = {_step_of(path) for path in self.folder.glob("step-*.pt")}
+        for step in (written | set(self.steps())) - kept:
             self.path(step).with_suffix(".json").unlink(missing_ok=True)  # the record first: then it is no more
             self.path(step).unlink(missing_ok=True)
 
