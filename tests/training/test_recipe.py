@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from groundswell.backbones import BackboneSettings
 from groundswell.config import parse_override
 from groundswell.errors import ConfigError
 from groundswell.methods.dino import DINOSettings
@@ -87,6 +88,18 @@ def test_an_optimiser_of_another_name_starts_afresh_too_and_files_count_as_well(
     assert recipe.optimiser.model_dump(exclude_defaults=True) == {"name": "lars", "lr": 0.3, "weight_decay": 0.01}
     recipe, _ = resolve_recipe([*layers, ("last.yaml", {"optimiser": {"lr": 0.5}})])
     assert (recipe.optimiser.name, recipe.optimiser.lr) == ("lars", 0.5)
+
+
+@pytest.mark.parametrize("given", ["backbone.name={}", "backbone={{name: {}}}"])
+def test_a_backbone_of_another_family_keeps_only_what_both_know(given: str) -> None:
+    layers = [("recipe base", BASE | {"backbone": {"name": "resnet18", "width": 32, "pooling": "stages"}})]
+    recipe, origins = resolve_recipe(layers, [given.format("vit-s/8")])
+    assert recipe.backbone == BackboneSettings(name="vit-s/8", pooling="stages")
+    assert (origins["backbone.name"], origins["backbone.pooling"]) == ("command line", "recipe base")
+    recipe, _ = resolve_recipe(layers, [given.format("resnet50")])  # the same family: all of it holds
+    assert recipe.backbone == BackboneSettings(name="resnet50", width=32, pooling="stages")
+    with pytest.raises(ConfigError, match="width"):  # said of the other family itself
+        resolve_recipe(layers, [given.format("vit-s/8"), "backbone.width=16"])
 
 
 def test_an_unknown_setting_of_a_method_is_compared_with_those_of_that_method() -> None:

@@ -22,6 +22,12 @@ def shipped(name: str, *overrides: str) -> Recipe:
     return resolve_recipe([(f"recipe {name}", read_recipe(name)[0])], overrides)[0]
 
 
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet152", "vit-s/8", "vit-b/8", "vit-b/16", "vit-l/16"])
+@pytest.mark.parametrize("name", ["wvnet", "oceansar1", "sar-dino", "demo", "sar-dino-small"])
+def test_another_backbone_needs_no_more_than_its_name(name: str, backbone: str) -> None:
+    assert shipped(name, f"backbone.name={backbone}").backbone.name == backbone
+
+
 @pytest.mark.parametrize(
     ("name", "published"),
     # Reference notes on the papers, 1 to 3b and 1.3: the values marked as seen in a source.

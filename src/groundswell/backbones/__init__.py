@@ -22,6 +22,7 @@ __all__ = [
     "VisionTransformer",
     "backbone_names",
     "build_backbone",
+    "carried_over",
 ]
 
 Name = Literal[
@@ -99,6 +100,13 @@ class BackboneSettings(Settings):
             if getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(f"{field} means nothing for {self.name}: remove it")
         return self
+
+
+def carried_over(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What settings of one network mean for another: all within a family, else only that it pools by stages."""
+    if str(settings.get("name")).startswith("vit") == str(name).startswith("vit"):
+        return {key: value for key, value in settings.items() if key != "name"}
+    return {key: value for key, value in settings.items() if (key, value) == ("pooling", "stages")}
 
 
 def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> Backbone:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from groundswell import files
-from groundswell.backbones import BackboneSettings
+from groundswell.backbones import BackboneSettings, carried_over
 from groundswell.config import Origins, Settings, flatten, parse_override, resolve
 from groundswell.curation.pruning import RuleSettings
 from groundswell.encoder.preprocessing import PreprocessingSettings
@@ -236,10 +236,10 @@ def resolve_recipe(
     """A recipe from layers and ``a.b=c`` overrides (see `config.resolve`), with the origin of every value.
 
     A length replaces that of the layers below as a whole, since only one of its keys may be given; so does a method or
-    an optimiser of another name, whose settings are others.
+    an optimiser of another name, whose settings are others, and a backbone of another family but for what both know.
     """
     layers, overrides = list(layers), list(overrides)
-    for key in ("method", "optimiser"):
+    for key in ("method", "optimiser", "backbone"):
         layers = _without_other_names(layers, overrides, key)
     giving = [i for i, (_, layer) in enumerate(layers) if "length" in layer]
     if any(parse_override(text)[0][0] == "length" for text in overrides):
@@ -260,7 +260,7 @@ def resolve_recipe(
 def _without_other_names(
     layers: list[tuple[str, Mapping[str, Any]]], overrides: list[str], key: str
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """The layers, without ``key`` where a later layer or an override gives ``key.name`` another value."""
+    """The layers, without the settings of ``key`` that a later ``key.name`` leaves without meaning."""
     final = None
     for text in overrides:
         path, value = parse_override(text)
@@ -273,7 +273,8 @@ def _without_other_names(
         own = layer.get(key)
         name = own.get("name") if isinstance(own, Mapping) else None
         if final is not None and name is not None and name != final:
-            layer = {k: v for k, v in layer.items() if k != key}
+            left = carried_over(own, final) if key == "backbone" and isinstance(own, Mapping) else {}
+            layer = {k: v for k, v in layer.items() if k != key} | ({key: left} if left else {})
         final = final if final is not None else name
         kept.append((origin, layer))
     return kept[::-1]
