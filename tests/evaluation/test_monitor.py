@@ -33,3 +33,9 @@ def test_the_monitor_keeps_groups_in_one_half_and_names_an_unknown_label(archive
     with pytest.raises(DataError, match="no label") as caught:
         knn_monitor([archive], "patern", None, seed=0)
     assert "label_pattern" in caught.value.fix
+
+
+def test_numbers_are_no_classes_to_watch(archive: Archive) -> None:
+    archive.catalogue["label_hs"] = np.linspace(0.5, 6.0, len(archive.catalogue))
+    with pytest.raises(DataError, match="needs classes"):
+        knn_monitor([archive], "hs", None, seed=0)

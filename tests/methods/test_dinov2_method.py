@@ -132,6 +132,12 @@ def test_without_a_masked_patch_the_step_is_whole() -> None:
     assert torch.isfinite(loss)
 
 
+@pytest.mark.parametrize("ratio", [(0.5, 0.1), (-0.1, 0.5), (0.1, 1.5)])
+def test_a_mask_ratio_that_is_none_is_refused_with_the_settings(ratio: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="mask_ratio"):
+        DINOv2Settings(mask_ratio=ratio)
+
+
 def test_no_local_views() -> None:
     loss, _ = tiny(n_local=0).loss(*batch())
     loss.backward()

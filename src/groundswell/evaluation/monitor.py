@@ -11,6 +11,7 @@ from groundswell.archive.reader import Archive
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import DataError, did_you_mean
 from groundswell.evaluation.knn import KNNClassifier
+from groundswell.evaluation.targets import read_target
 from groundswell.training.session import Monitor
 
 LIMIT = 400
@@ -35,7 +36,7 @@ def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed
     Raises
     ------
     DataError
-        When there is no such label, or fewer than two groups have it.
+        When there is no such label, it holds numbers and not classes, or fewer than two groups have it.
     """
     archive = archives[0] if where is None else archives[0].where(where)
     column = label if label.startswith("label_") else f"label_{label}"
@@ -43,6 +44,12 @@ def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed
         known = [c for c in archive.catalogue.columns if c.startswith("label_")]
         raise DataError(f"the archive has no label {column!r}", where=archive.path, fix=did_you_mean(column, known))
     frame = archive.catalogue
+    if read_target(frame, column).task != "classification":
+        raise DataError(
+            f"the monitor needs classes, and {column!r} holds numbers",
+            where=archive.path,
+            fix="watch a label of classes; groundswell probe judges numbers when the run is over",
+        )
     order = rng.permutation(seed, len(frame), "monitor").numpy()
     rows = np.sort(order[frame[column].notna().to_numpy()[order]][:limit])
     groups = frame["group"].fillna(frame["id"]).iloc[rows]

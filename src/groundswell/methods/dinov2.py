@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from groundswell.backbones import Backbone, VisionTransformer
@@ -68,6 +68,12 @@ class DINOv2Settings(Settings):
     freeze_prototypes: float = Field(default=0.01, ge=0, le=1)  # in the first epoch
     drop_path: float = Field(default=0.3, ge=0, lt=1)  # the same in every block
     layer_scale: float | None = Field(default=1e-5, gt=0)  # at the start; None goes without
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DINOv2Settings:
+        if not 0 <= self.mask_ratio[0] <= self.mask_ratio[1] <= 1:
+            raise ValueError("mask_ratio must be [low, high] with 0 <= low <= high <= 1")
+        return self
 
 
 class DINOv2(Method):

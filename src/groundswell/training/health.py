@@ -42,7 +42,9 @@ class HealthSettings(Settings):
     min_kl: float = Field(default=1e-4, ge=0)
     """Collapsed where the student differs from the teacher by less, in nats: there is nothing left to learn."""
     max_growth: float = Field(default=10.0, gt=1)
-    """A loss more than so many times that of the first step has exploded: where every run begins, nothing is known."""
+    """A loss more than so many times that of the first step has exploded: where every run begins, nothing is known.
+    NT-Xent, and cross entropies over prototypes of a fixed scale, cannot grow so much: they stay below a largest value,
+    and weights that run away show there as numbers that are not finite, or as a collapse."""
     max_skipped: int = Field(default=5, ge=0)
     """Diverged after more than so many steps in a row whose loss has exploded, or loss or gradient is not finite."""
 
@@ -77,10 +79,10 @@ def effective_rank(features: Tensor) -> float:
 LATE = 0.5  # progress at which an autoencoder should have left the mean of each patch
 SLOWER = "lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger"
 SHARPEN = (
-    "set method.head_norm=true and raise method.momentum to 0.99, or lower method.teacher_temperature and "
+    "set method.head_norm=true and method.momentum=0.99 (if it is lower), or lower method.teacher_temperature and "
     "final_teacher_temperature"
 )
-CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or set method.centring=sinkhorn"
+CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or try method.centring=sinkhorn"
 
 
 @dataclass(frozen=True)

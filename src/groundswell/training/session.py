@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,11 +101,10 @@ class Session:
 
     def score(self, monitor: Monitor) -> tuple[float, bool]:
         """What the monitor says of the encoder as it is now, and whether it is the best so far."""
-        encoder, best, score = self.encoder(), False, math.nan
-        if distributed.is_first():
-            score = monitor(encoder)
-            best = self.checkpoints.is_best(score)
-        return distributed.first(score), bool(distributed.first(best))
+        encoder = self.encoder()
+        found = distributed.by_first(lambda: monitor(encoder))
+        best = found is not None and self.checkpoints.is_best(found)
+        return distributed.first(found or 0.0), bool(distributed.first(best))
 
     def prune(self, progress: float, heed: Callable[[], None]) -> None:
         """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called between batches."""
