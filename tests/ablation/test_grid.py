@@ -94,6 +94,8 @@ def test_nested_is_the_inverse_of_flatten(values: dict[str, int]) -> None:
 
 def test_the_study_of_wvnet_ships_large_and_small_with_what_the_paper_names() -> None:
     assert {"wvnet-augmentations", "wvnet-augmentations-small"} <= set(grid_names())
+    large, small = ([c.name for c in read_grid(f"wvnet-augmentations{end}").cells] for end in ("", "-small"))
+    assert large == small
     for name in grid_names():
         grid = read_grid(name)
         cells = {cell.name: cell.recipe.views for cell in grid.cells}
