@@ -5,10 +5,14 @@
 The peers are lightly (SimCLR, DINO, DINOv2) and transformers (MAE); `method_peers.py` names every choice. A step starts
 from 8-bit images in memory and ends with the teacher: views, forward, heads, loss, backward, clipping (ours alone),
 optimiser, teacher. Both sides have the same backbone, sizes, batch, precision, threads and memory format; their steps
-take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does), and medians are
-compared. Recipes lose their drop path (which would skip work in our step alone), take AdamW, and of a vision
-transformer the class token and one head, as the examples do. Peak memory is that of the process, less what it had
-before the model was built.
+take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does). The ratio is the
+median of those of the pairs of steps, with their quartiles. Recipes lose their drop path (which would skip work in our
+step alone), take AdamW, and of a vision transformer the class token and one head, as the examples do. Peak memory is
+that of the process, less what it had before the model was built; on a GPU, what torch has allocated.
+
+Of our step also the work: GFLOP an image of the model (forward of student and teacher, heads, loss, backward, and not
+the views), and the model FLOP utilisation (MFU), that work over the whole step's time, beside a measured matrix peak
+and a nominal one. With an archive, also what the data path of a run gives. `utilisation.py` says how each is measured.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from PIL import Image
 from torch import nn
 
 from groundswell import rng
+from groundswell.archive.reader import open_archive
 from groundswell.backbones import build_backbone
 from groundswell.backbones.blocks import Block
 from groundswell.backbones.resnet import BasicBlock, Bottleneck
@@ -44,6 +49,7 @@ from groundswell.training.optimisers import build_optimiser, clip_gradients, set
 from groundswell.training.precision import Precision, choose, cpu_instructions
 from groundswell.training.recipe import Recipe, resolve_recipe
 from method_peers import PEERS, Peer, import_peer
+from utilisation import counting, data_path, describe, matrix_peak, synchronise
 
 SMALL = ("quicklook-small", "oceansar1-small", "sar-dino-small", "oceansar2-small", "sar-mae-small")
 ORDER = ("views", "forward", "heads", "loss", "backward", "clip", "optimiser", "teacher", "rest")
@@ -51,7 +57,7 @@ Part = Callable[[str], Any]
 
 
 class Parts:
-    """Seconds of each part of a step, each without the parts inside it."""
+    """Seconds of each part of a step, or what else the clock counts, each without the parts inside it."""
 
     def __init__(self, device: torch.device, clock: Callable[[], float]) -> None:
         self.device, self.clock = device, clock
@@ -87,6 +93,11 @@ class Parts:
                 return inner(*args, **kwargs)
 
         object.__setattr__(owner, name, timed)
+
+    def follow(self, side: Ours | Theirs) -> None:
+        """Count the parts of a side's steps."""
+        for owner, name, part in side.watched():
+            self.watch(owner, name, part)
 
 
 @contextmanager
@@ -221,12 +232,6 @@ def clock(arguments: argparse.Namespace) -> Callable[[], float]:
     return time.process_time if arguments.clock == "cpu" else time.perf_counter
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def draw(arguments: argparse.Namespace, number: int) -> np.ndarray:
     """8-bit images ``[B, 1, H, W]`` with some structure: noise of four scales."""
     source, side = np.random.default_rng(number), arguments.image
@@ -254,8 +259,9 @@ class Worker:
 
     def __init__(self, side: str, name: str, arguments: argparse.Namespace) -> None:
         command = [sys.executable, "-W", "ignore", __file__, name, "--side", side]
-        for option in ("batch", "image", "threads", "precision", "device", "clock"):
+        for option in ("batch", "image", "repeats", "threads", "precision", "device", "clock"):
             command += [f"--{option}", str(getattr(arguments, option))]
+        command += ["--archive", arguments.archive] if arguments.archive else []
         command += ["--compile"] if arguments.compile else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -276,28 +282,53 @@ def serve(side: str, name: str, arguments: argparse.Namespace) -> None:
     recipe = prepared(name)
     if side == "peer":
         import_peer(recipe.method.name)
+    device, now = torch.device(arguments.device), clock(arguments)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as a run has it
     before = resident("VmRSS")
     built = build(side, recipe, arguments)
-    parts = Parts(torch.device(arguments.device), clock(arguments))
+    parts = Parts(device, now)
     watching = False
     for line in sys.stdin:
         what, number = line.split()
         answer: Any = None
         if what == "memory":
-            gpu = arguments.device != "cpu"
-            answer = torch.cuda.max_memory_allocated() / 2**20 if gpu else resident("VmHWM") - before
+            gpu = device.type == "cuda"
+            answer = torch.cuda.max_memory_allocated(device) / 2**20 if gpu else resident("VmHWM") - before
         elif what == "step":
             answer = takes(built, draw(arguments, int(number)), int(number), arguments, unwatched)
+        elif what == "peak":
+            answer = matrix_peak(device, built.precision, now)
+        elif what == "data":
+            given = {"device": arguments.device, "precision": built.precision.name, "batch_size": arguments.batch}
+            archive = open_archive(arguments.archive)
+            answer = data_path(recipe.model_copy(update=given), archive, extra_steps(arguments), now)
+        elif what == "work":
+            answer = work(built, draw(arguments, int(number)), int(number), arguments)
         else:
             if not watching:
                 watching = True
-                for owner, method, part in built.watched():
-                    parts.watch(owner, method, part)
+                parts.follow(built)
             images = draw(arguments, int(number))
             with parts("rest"):
                 takes(built, images, int(number), arguments, parts)
             answer = parts.shares()
         print(json.dumps(answer), flush=True)
+
+
+def work(side: Ours | Theirs, images: np.ndarray, number: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """FLOP of one step by its parts, as `counting` counts them."""
+    with counting() as done:
+        parts = Parts(torch.device(arguments.device), done)
+        parts.follow(side)
+        with parts("rest"):
+            takes(side, images, number, arguments, parts)
+    return dict(parts.seconds)
+
+
+def extra_steps(arguments: argparse.Namespace) -> int:
+    """How many steps are taken for the parts, and in the loop for the data path."""
+    return max(int(arguments.repeats) // 2, 2)
 
 
 def compare(name: str, arguments: argparse.Namespace) -> None:
@@ -313,9 +344,12 @@ def compare(name: str, arguments: argparse.Namespace) -> None:
             if number >= arguments.warmup:
                 seconds[side].append(took)
     memory = {side: worker.ask("memory") for side, worker in workers.items()}
-    for number in range(max(arguments.repeats // 2, 2)):
+    peak = workers["ours"].ask("peak")
+    delivered = workers["ours"].ask("data") if arguments.archive else {}
+    for number in range(extra_steps(arguments)):
         for side in sides if number % 2 else sides[::-1]:
             shares[side] = workers[side].ask("parts", number)
+    flops = workers["ours"].ask("work")
     for worker in workers.values():
         worker.process.communicate()
     medians = {side: statistics.median(times) for side, times in seconds.items()}
@@ -330,12 +364,16 @@ def compare(name: str, arguments: argparse.Namespace) -> None:
         print(f"  {side:6}{1000 * medians[side]:>8.1f}{rate:>9.0f}{memory[side]:>7.0f}      {row}")
     if len(sides) == 2:
         pairs = [p / o for o, p in zip(seconds["ours"], seconds["peer"], strict=True)]
-        low, high = np.quantile(pairs, [0.25, 0.75])
-        after = {side: medians[side] * (1 - shares[side]["views"]) for side in sides}
+        low, ratio, high = np.quantile(pairs, [0.25, 0.5, 0.75])
+        after = ratio * (1 - shares["peer"]["views"]) / (1 - shares["ours"]["views"])
         print(
-            f"  ratio {medians['peer'] / medians['ours']:.2f} (quartiles of the pairs {low:.2f} to {high:.2f}), "
-            f"without views {after['peer'] / after['ours']:.2f}, memory {memory['peer'] / memory['ours']:.2f}"
+            f"  ratio {ratio:.2f} (median of the pairs, quartiles {low:.2f} to {high:.2f}), "
+            f"without views {after:.2f}, memory {memory['peer'] / memory['ours']:.2f}"
         )
+    print("  " + describe(flops, arguments.batch, medians["ours"], peak, arguments.nominal_tflops))
+    rate = arguments.batch / medians["ours"]
+    for place, (images, wait) in delivered.items():
+        print(f"  data from {place}: {images:.0f} image/s, {images / rate:.1f} x the step's; data wait {wait:.1%}")
     sys.stdout.flush()
 
 
@@ -356,6 +394,12 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: on a shared machine, 1 thread")
+    parser.add_argument(
+        "--nominal-tflops",
+        type=float,
+        help="the device's nominal peak in this precision, TFLOP/s, for an MFU of it; 989 for the H200's dense bf16",
+    )
+    parser.add_argument("--archive", help="measure the data path of a run from this archive, too")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--compile", action="store_true", help="torch.compile of our blocks")
     parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
