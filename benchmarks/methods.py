@@ -179,13 +179,16 @@ class Theirs:
 
 
 def prepared(name: str) -> Recipe:
-    """A shipped recipe with AdamW and without drop path, pooling and heads as in the peers' examples."""
+    """A shipped recipe with AdamW and without drop path; pooling, heads and multi-crop as in the peers' examples."""
     values, _ = read_recipe(name)
     overrides = []
     if values["optimiser"]["name"] != "adamw":
         overrides += ["optimiser={name: adamw, lr: 0.001, weight_decay: 0.05}"]
     if values["method"]["name"] in ("dino", "dinov2"):
         overrides += ["method.drop_path=0"]
+        if "local_views" not in values:
+            overrides += ["local_views={policy: oceansar1-local, geometry: {scale: [0.1, 0.3]}}"]
+            overrides += ["local_view_size=32", "local_view_count=4"]
     if values["method"]["name"] == "dinov2":
         overrides += ["method.separate_heads=false"]
     if values["backbone"]["name"].startswith("vit"):
