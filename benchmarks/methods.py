@@ -7,7 +7,8 @@ from 8-bit images in memory and ends with the teacher: views, forward, heads, lo
 optimiser, teacher. Both sides have the same backbone, sizes, batch, precision, threads and memory format; their steps
 take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does). The ratio is the
 median of those of the pairs of steps, with their quartiles. Recipes lose their drop path (which would skip work in our
-step alone), take AdamW, and of a vision transformer the class token and one head, as the examples do. Peak memory is
+step alone), take AdamW, local views where DINO has none, and of a vision transformer the class token and one head, as
+the examples do. Peak memory is
 that of the process, less what it had before the model was built; on a GPU, what torch has allocated.
 
 Of our step also the work: GFLOP an image of the model (forward of student and teacher, heads, loss, backward, and not
@@ -181,17 +182,19 @@ class Theirs:
 def prepared(name: str) -> Recipe:
     """A shipped recipe with AdamW and without drop path; pooling, heads and multi-crop as in the peers' examples."""
     values, _ = read_recipe(name)
+    vit = values["backbone"]["name"].startswith("vit")
     overrides = []
     if values["optimiser"]["name"] != "adamw":
         overrides += ["optimiser={name: adamw, lr: 0.001, weight_decay: 0.05}"]
     if values["method"]["name"] in ("dino", "dinov2"):
         overrides += ["method.drop_path=0"]
-        if "local_views" not in values:
-            overrides += ["local_views={policy: oceansar1-local, geometry: {scale: [0.1, 0.3]}}"]
-            overrides += ["local_view_size=32", "local_view_count=4"]
+        if not values.get("local_views"):
+            local = f"{values['views']['policy']}-local"
+            overrides += [f"local_views={{policy: {local}, geometry: {{scale: [0.1, 0.3]}}}}"]
+            overrides += ["local_view_size=32", f"local_view_count={2 if vit else 4}"]
     if values["method"]["name"] == "dinov2":
         overrides += ["method.separate_heads=false"]
-    if values["backbone"]["name"].startswith("vit"):
+    if vit:
         overrides += ["backbone.pooling=class"]
     return resolve_recipe([(name, values)], overrides)[0]
 

@@ -103,6 +103,13 @@ def test_the_newest_and_the_best_are_kept(store: Checkpoints) -> None:
     assert len(list(store.folder.glob("*.pt"))) == 3
 
 
+def test_a_torn_record_of_the_best_leaves_the_best_before_it(store: Checkpoints) -> None:
+    store.save(20, state(20), best=0.75)
+    store.save(30, state(30), best=0.9)
+    store.path(30).with_suffix(".json").write_text("{")
+    assert store.best() == (20, 0.75)
+
+
 def test_the_old_best_stands_until_the_new_one_is_whole(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     store.save(20, state(20), best=0.75)
 

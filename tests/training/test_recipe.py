@@ -102,6 +102,28 @@ def test_a_backbone_of_another_family_keeps_only_what_both_know(given: str) -> N
         resolve_recipe(layers, [given.format("vit-s/8"), "backbone.width=16"])
 
 
+@pytest.mark.parametrize("below", [[("recipe base", RESNET)], []])
+def test_settings_without_a_name_are_those_of_the_name_below_them(below: list[tuple[str, Any]]) -> None:
+    rest = {k: v for k, v in BASE.items() if k != "backbone"}
+    layers = [*below, ("more.yaml", rest | {"backbone": {"width": 16, "pooling": "stages"}})]
+    recipe, _ = resolve_recipe(layers, ["backbone.name=vit-s/8"])
+    assert recipe.backbone == BackboneSettings(name="vit-s/8", pooling="stages")
+    assert resolve_recipe(layers)[0].backbone.width == 16
+    layers = [("recipe base", BASE), ("more.yaml", {"method": {"temperature": 0.7}})]
+    assert resolve_recipe(layers, ["method.name=mae"])[0].method == MAESettings()
+    assert resolve_recipe(layers)[0].method == SimCLRSettings(temperature=0.7)
+
+
+def test_a_setting_of_local_views_makes_none_by_itself() -> None:
+    with pytest.raises(ConfigError, match="nobody asked for") as caught:
+        resolve_recipe([("recipe base", BASE)], ["method.name=dino", "local_views.contrast.p=0"])
+    assert caught.value.where == "local_views.contrast.p"
+    asked = ["method.name=dino", "local_views.policy=oceansar1-local", "local_view_size=32", "local_views.contrast.p=0"]
+    views = resolve_recipe([("recipe base", BASE)], asked)[0].local_views
+    assert views is not None
+    assert views.contrast.p == 0
+
+
 def test_an_unknown_setting_of_a_method_is_compared_with_those_of_that_method() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_recipe([("recipe base", BASE)], ["method={name: mae, mask_rato: 0.6}"])

@@ -145,9 +145,7 @@ def test_what_counts_as_saved_survives_a_power_cut(
         assert (result(run), best(run)) == expected, number
 
 
-def test_sigterm_ends_the_program_with_75_and_resume_ends_it_with_0(
-    archive: Archive, undisturbed: tuple[Any, dict[str, int]], tmp_path: Path
-) -> None:
+def test_sigterm_ends_the_program_with_75_and_resume_ends_it_with_0(archive: Archive, tmp_path: Path) -> None:
     file, run = tmp_path / "tiny.yaml", tmp_path / "run"
     recipe = tiny_recipe(length={"steps": 60}, checkpoint={"steps": 2}, log_steps=20)  # long enough to be stopped
     file.write_text(to_yaml(recipe.model_dump(mode="json", exclude_none=True)))

@@ -43,8 +43,8 @@ class HealthSettings(Settings):
     """Collapsed where the student differs from the teacher by less, in nats: there is nothing left to learn."""
     max_growth: float = Field(default=10.0, gt=1)
     """A loss more than so many times that of the first step has exploded: where every run begins, nothing is known.
-    NT-Xent, and cross entropies over prototypes of a fixed scale, cannot grow so much: they stay below a largest value,
-    and weights that run away show there as numbers that are not finite, or as a collapse."""
+    NT-Xent, and cross entropies over prototypes of a fixed scale, have a largest value, which is less at the usual
+    temperatures: weights that run away show there as numbers that are not finite, or as a collapse."""
     max_skipped: int = Field(default=5, ge=0)
     """Diverged after more than so many steps in a row whose loss has exploded, or loss or gradient is not finite."""
 

@@ -237,6 +237,11 @@ def resolve_recipe(
 
     A length replaces that of the layers below as a whole, since only one of its keys may be given; so does a method or
     an optimiser of another name, whose settings are others, and a backbone of another family but for what both know.
+
+    Raises
+    ------
+    ConfigError
+        For settings that do not fit, and for those of local views where there are none.
     """
     layers, overrides = list(layers), list(overrides)
     for key in ("method", "optimiser", "backbone"):
@@ -249,6 +254,16 @@ def resolve_recipe(
         for i, (origin, layer) in enumerate(layers)
     ]
     recipe, origins = resolve(Recipe, without, overrides)
+    local = {
+        name: origin for name, origin in origins.items() if name.startswith("local_views.") and origin != "default"
+    }
+    if local and "local_views.policy" not in local:
+        raise ConfigError(
+            "these settings of local views would make local views that nobody asked for",
+            where=", ".join(sorted(local)),
+            why="the recipe has no local views",
+            fix="leave them out, or choose the views, too, as local_views.policy=oceansar1-local",
+        )
     for field in ("views", "second_views", "local_views"):
         views: ViewSettings | None = getattr(recipe, field)
         for name, _ in flatten(POLICIES[views.policy], f"{field}.") if views else ():
@@ -260,8 +275,12 @@ def resolve_recipe(
 def _without_other_names(
     layers: list[tuple[str, Mapping[str, Any]]], overrides: list[str], key: str
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """The layers, without the settings of ``key`` that a later ``key.name`` leaves without meaning."""
-    final = None
+    """The layers, without the settings of ``key`` that a later ``key.name`` leaves without meaning.
+
+    A layer that gives settings and no name speaks of the name given below it.
+    """
+    given = [own.get("name") if isinstance(own := layer.get(key), Mapping) else None for _, layer in layers]
+    final = next((name for name in reversed(given) if name is not None), None)
     for text in overrides:
         path, value = parse_override(text)
         if path == [key, "name"]:
@@ -269,12 +288,11 @@ def _without_other_names(
         elif path == [key] and isinstance(value, Mapping):
             final = value.get("name", final)
     kept = []
-    for origin, layer in reversed(layers):
-        own = layer.get(key)
-        name = own.get("name") if isinstance(own, Mapping) else None
-        if final is not None and name is not None and name != final:
-            left = carried_over(own, final) if key == "backbone" and isinstance(own, Mapping) else {}
+    current = BackboneSettings().name if key == "backbone" else None
+    for (origin, layer), name in zip(layers, given, strict=True):
+        own, current = layer.get(key), name or current
+        if isinstance(own, Mapping) and None not in (current, final) and current != final:
+            left = carried_over({**own, "name": current}, str(final)) if key == "backbone" else {}
             layer = {k: v for k, v in layer.items() if k != key} | ({key: left} if left else {})
-        final = final if final is not None else name
         kept.append((origin, layer))
-    return kept[::-1]
+    return kept
