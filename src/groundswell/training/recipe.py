@@ -254,9 +254,7 @@ def resolve_recipe(
         for i, (origin, layer) in enumerate(layers)
     ]
     recipe, origins = resolve(Recipe, without, overrides)
-    local = {
-        name: origin for name, origin in origins.items() if name.startswith("local_views.") and origin != "default"
-    }
+    local = [name for name, origin in origins.items() if name.startswith("local_views.") and origin != "default"]
     if local and "local_views.policy" not in local:
         raise ConfigError(
             "these settings of local views would make local views that nobody asked for",
