@@ -8,8 +8,8 @@ optimiser, teacher. Both sides have the same backbone, sizes, batch, precision, 
 take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does). The ratio is the
 median of those of the pairs of steps, with their quartiles. Recipes lose their drop path (which would skip work in our
 step alone), take AdamW, local views where DINO has none, and of a vision transformer the class token and one head, as
-the examples do. Peak memory is
-that of the process, less what it had before the model was built; on a GPU, what torch has allocated.
+the examples do. Peak memory is that of the process, less what it had before the model was built; on a GPU, what torch
+has allocated.
 
 Of our step also the work: GFLOP an image of the model (forward of student and teacher, heads, loss, backward, and not
 the views), and the model FLOP utilisation (MFU), that work over the whole step's time, beside a measured matrix peak
