@@ -19,9 +19,9 @@ from groundswell.errors import ConfigError, did_you_mean
 
 
 class Settings(BaseModel):
-    """Base of every schema: frozen, strict about keys, defaults validated."""
+    """Base of every schema: frozen, strict about keys, numbers finite, defaults validated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 S = TypeVar("S", bound=Settings)

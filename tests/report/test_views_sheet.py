@@ -165,6 +165,9 @@ def test_labels_are_known_by_their_names() -> None:
     mixed = ViewPolicy(ViewSettings(mixup={"p": 0.5}, geometry={"scale": (1.0, 1.0)}), 16).unphysical_for()
     assert set(broken_labels(mixed, columns)) == set(broken)
     assert broken_labels({}, columns) == {}
+    spelt = ["label_Hs", "label_SWH", "label_U10", "label_hsALT", "label_wdir"]
+    assert set(broken_labels(chip, spelt)) == set(spelt)
+    assert set(broken_labels(mixed, ["label_air_temperature", "label_Tp"])) == {"label_air_temperature", "label_Tp"}
 
 
 def test_a_masked_panel_hides_whole_patches_and_nothing_else() -> None:

@@ -1,10 +1,14 @@
 """What each operation is valid for, and what it breaks."""
 
+import math
+import re
+
 import pytest
 import torch
 
 from groundswell import rng
-from groundswell.errors import UsageError
+from groundswell.config import validate
+from groundswell.errors import ConfigError, UsageError
 from groundswell.physics.imagette import Quantity
 from groundswell.views import ViewPolicy, ViewSettings
 from groundswell.views.named import POLICIES, Name
@@ -35,6 +39,33 @@ LAND = (Q.AMPLITUDE, Q.AMPLITUDE, Q.RATIO) * 4  # VV, VH and their ratio, of fou
 def test_what_a_quantity_does_not_allow_is_refused_with_the_reason(settings, quantities, message):
     with pytest.raises(UsageError, match=message):
         ViewPolicy(ViewSettings(**settings), 16, quantities)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"gain": {"db": (1.0, -1.0)}}, r"\(low, high\) with low <= high"),
+        ({"gain": {"db": (0.0, math.nan)}}, "finite"),
+        ({"gain": {"db": (0.0, math.inf)}}, "finite"),
+        ({"contrast": {"factor": (-0.1, 1.0)}}, "0 <= low"),
+        ({"gamma_curve": {"power": (0.0, 1.0)}}, "0 < low"),
+        ({"blur": {"sigma": (0.0, 1.0)}}, "0 < low"),
+        ({"notch": {"wavelength": (1.0, 8.0)}}, "2 <= low"),
+        ({"notch": {"octaves": 0.0}}, "greater than 0"),
+        ({"speckle": {"looks": (2.0, 8.0)}}, "3 <= low"),
+        ({"noise": {"std": (-0.1, 0.2)}}, "0 <= low"),
+        ({"erasing": {"area": (0.1, 20.0)}}, "high <= 1"),
+        ({"erasing": {"ratio": (0.0, 3.0)}}, "0 < low"),
+        ({"mixup": {"weight": (0.0, 3.0)}}, "high <= 1"),
+        ({"elastic": {"displacement": (-1.0, 3.0)}}, "0 <= low"),
+        ({"geometry": {"scale": (0.0, 1.0)}}, "0 < low"),
+        ({"geometry": {"ratio": (2.0, 1.0)}}, "low <= high"),
+    ],
+)
+def test_ranges_without_sense_are_refused_with_the_rule(settings, rule):
+    with pytest.raises(ConfigError, match="bad value") as caught:
+        validate(ViewSettings, settings)
+    assert re.search(rule, caught.value.why or "")
 
 
 @pytest.mark.parametrize(

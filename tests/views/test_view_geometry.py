@@ -142,5 +142,5 @@ def test_maps_are_the_same_bits_whatever_the_batch():
 
 
 def test_bad_ranges_name_the_setting():
-    with pytest.raises(ConfigError, match="scale must be"):
+    with pytest.raises(ConfigError, match="setting 'scale'"):
         validate(Geometry, {"scale": (0.5, 1.5)})

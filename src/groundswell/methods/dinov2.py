@@ -14,9 +14,11 @@ Pooled is the class token, as published, unless the backbone pools otherwise. A 
 be masked before the network and found again behind it. After training the teacher's backbone is the encoder, its layer
 scales folded into the maps before them.
 
-Two things differ from D2, on purpose. The frozen prototypes have no gradient in the first part of the run, where D2
-gives them a learning rate of zero while their moments build up. The centre of the patches is the mean over the masked
-patches of all processes; D2 takes the mean of the processes' means, which depends on how the images are split.
+Three things differ from D2, on purpose. Fresh weights are those of `VisionTransformer.initialise`: class token and
+registers with a spread of 0.02, where D2 has 1e-6, and the patch map as in MAE. The frozen prototypes have no gradient
+in the first part of the run, where D2 gives them a learning rate of zero while their moments build up. The centre of
+the patches is the mean over the masked patches of all processes; D2 takes the mean of the processes' means, which
+depends on how the images are split.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from groundswell import rng
-from groundswell.views.geometry import Range
 from groundswell.views.operation import Operation, PixelScale, to_pixels
+from groundswell.views.ranges import NotNegative
 
 _SPREAD = 151 / 315  # sum of the squares of cubic B-splines, mean over a period: the variance left by one axis
 
@@ -33,7 +33,7 @@ class Elastic(Operation):
     """
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("direction", "wave period from the wavelength", "sizes")
-    displacement: Range = (0.0, 3.0)
+    displacement: NotNegative = (0.0, 3.0)
     spacing: float = Field(default=16.0, ge=2)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:

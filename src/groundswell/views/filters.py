@@ -6,15 +6,15 @@ Convolutions take the batch as channels of one depthwise convolution, several ti
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from groundswell.views.geometry import Range
 from groundswell.views.operation import Operation, PixelScale, log_draw, to_pixels
+from groundswell.views.ranges import NotNegative, Pair, Positive, within
 
 
 def depthwise(images: Tensor, kernels: Tensor, mode: str) -> Tensor:
@@ -29,13 +29,7 @@ class Blur(Operation):
     """Gaussian blur with a standard deviation in px, cut at three of the largest; edges are mirrored."""
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("the azimuth cut-off",)
-    sigma: Range = (0.1, 1.5)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if not 0 < self.sigma[0] <= self.sigma[1]:
-            raise ValueError("sigma must be (low, high) with 0 < low <= high")
-        return self
+    sigma: Positive = (0.1, 1.5)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         radius = min(math.ceil(3 * self.sigma[1]), images.shape[2] - 1, images.shape[3] - 1)
@@ -49,7 +43,7 @@ class Sharpness(Operation):
     """Between smoothed (factor 0), as it is (1) and sharpened (above 1); smoothed as in PIL, edges repeated."""
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("the azimuth cut-off",)
-    factor: Range = (0.5, 2.0)
+    factor: NotNegative = (0.5, 2.0)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         kernel = images.new_ones(3, 3)
@@ -76,14 +70,8 @@ class Notch(Operation):
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("wave height", "wave period")
     count: int = Field(default=1, ge=1)
-    wavelength: Range = (4.0, 24.0)
-    octaves: float = 0.2
-
-    @model_validator(mode="after")
-    def _waves(self) -> Self:
-        if not (2 <= self.wavelength[0] <= self.wavelength[1] and self.octaves > 0):
-            raise ValueError("wavelength must be (low, high) with 2 <= low <= high in px, and octaves above 0")
-        return self
+    wavelength: Annotated[Pair, within(2)] = (4.0, 24.0)
+    octaves: float = Field(default=0.2, gt=0)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         height, width = images.shape[2:]

@@ -6,17 +6,16 @@ Draws are made on the CPU in double precision from the keys alone: the same view
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from groundswell import rng
 from groundswell.config import Settings
-
-Range = tuple[float, float]
+from groundswell.views.ranges import Pair, Positive, within
 
 
 class Geometry(Settings):
@@ -41,21 +40,13 @@ class Geometry(Settings):
         Free rotation is uniform in +- this many degrees.
     """
 
-    scale: Range = (0.4, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
+    scale: Annotated[Pair, within(0, 1, above=True)] = (0.4, 1.0)
+    ratio: Positive = (3 / 4, 4 / 3)
     flip_azimuth: float = Field(default=0.0, ge=0, le=1)
     flip_range: float = Field(default=0.0, ge=0, le=1)
     quarter_turns: bool = False
     rotation: float = Field(default=0.0, ge=0, le=1)
     rotation_deg: float = Field(default=180.0, ge=0, le=180)
-
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale must be (low, high) with 0 < low <= high <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError("ratio must be (low, high) with 0 < low <= high")
-        return self
 
     def unphysical_for(self) -> dict[str, tuple[str, ...]]:
         """Of each part of the cut in use, the labels that it breaks."""

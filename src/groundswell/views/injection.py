@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from groundswell import rng
 from groundswell.physics.imagette import Quantity
-from groundswell.views.geometry import Range
 from groundswell.views.operation import Operation, PixelScale, log_draw, to_pixels
+from groundswell.views.ranges import Fractions, NotNegative, Pair, Positive, within
 
 POOL = 1 << 22
 
@@ -29,13 +28,7 @@ class Speckle(Operation):
         Quantity.RATIO: "the ratio of two speckled channels is not gamma distributed, and follows the speckle of both"
     }
     reads_scale: ClassVar[bool] = True
-    looks: Range = (10.0, 100.0)
-
-    @model_validator(mode="after")
-    def _enough_looks(self) -> Self:
-        if not 3 <= self.looks[0] <= self.looks[1]:
-            raise ValueError("looks must be (low, high) with 3 <= low <= high")
-        return self
+    looks: Annotated[Pair, within(3)] = (10.0, 100.0)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         spread = 1 / (9 * log_draw(self, keys, "looks", self.looks))
@@ -46,7 +39,7 @@ class Speckle(Operation):
 class Noise(Operation):
     """White Gaussian noise with a standard deviation in units of the normalised pixels."""
 
-    std: Range = (0.0, 0.2)
+    std: NotNegative = (0.0, 0.2)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         return images + to_pixels(self.draw(keys, "std", *self.std), images) * normal_field(keys, "Noise", images)
@@ -55,8 +48,8 @@ class Noise(Operation):
 class Erasing(Operation):
     """A rectangle filled with the mean of the imagette (after Zhong et al. 2020, arXiv 1708.04896)."""
 
-    area: Range = (0.02, 0.2)
-    ratio: Range = (0.3, 3.3)
+    area: Fractions = (0.02, 0.2)
+    ratio: Positive = (0.3, 3.3)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         height, width = images.shape[2:]
@@ -81,7 +74,7 @@ class Mixup(Operation):
     """
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("regression targets",)
-    weight: Range = (0.0, 0.3)
+    weight: Fractions = (0.0, 0.3)
 
     def __call__(self, images: Tensor, keys: Tensor, scale: PixelScale, *, in_place: bool = False) -> Tensor:
         if self.p == 0:

@@ -137,6 +137,14 @@ def random_masks(keys: Tensor, tokens: int, ratio: float) -> tuple[Tensor, Tenso
 
     Source: He et al. 2022 (arXiv 2111.06377); facebookresearch/mae@efb2a80, models_mae.py, ``random_masking``.
     """
+    kept = kept_patches(tokens, ratio)
+    shuffle = torch.argsort(rng.uniform(keys, "random masks", tokens), dim=1, stable=True)
+    restore = torch.argsort(shuffle, dim=1)
+    return shuffle[:, :kept], restore >= kept, restore
+
+
+def kept_patches(tokens: int, ratio: float) -> int:
+    """How many patches `random_masks` keeps; `UsageError` where that is none or all of them."""
     kept = int(tokens * (1 - ratio))
     if not 0 < kept < tokens:
         raise UsageError(
@@ -144,6 +152,4 @@ def random_masks(keys: Tensor, tokens: int, ratio: float) -> tuple[Tensor, Tenso
             why="the encoder needs at least one patch to see, and the loss one that it does not",
             fix="choose a ratio between 0 and 1 that leaves both, or smaller patches",
         )
-    shuffle = torch.argsort(rng.uniform(keys, "random masks", tokens), dim=1, stable=True)
-    restore = torch.argsort(shuffle, dim=1)
-    return shuffle[:, :kept], restore >= kept, restore
+    return kept

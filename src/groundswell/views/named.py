@@ -27,7 +27,8 @@ _BOTH_FLIPS = {"flip_azimuth": 0.5, "flip_range": 0.5}
 
 # OceanSAR-1 (arXiv 2504.06962) names DINO and none of its augmentations. From DINO (facebookresearch/dino@7c446df):
 # crops, probabilities of jitter and blur, strength of brightness and contrast 0.4 (a brightness of 1 +- 0.4 is
-# -2.2 to +1.5 dB). Ours: flips along both axes (DINO: columns only), one blur for both global views (DINO: p 1.0 and
+# -2.2 to +1.5 dB of power, and -4.4 to +2.9 on pixels that are amplitudes, as the recipe oceansar1 has them).
+# Ours: flips along both axes (DINO: columns only), one blur for both global views (DINO: p 1.0 and
 # 0.1, sigma 0.1 to 2 px), no grey-scale, hue or solarise, which mean nothing for radar, speckle in their place.
 _OCEANSAR1: dict[str, Any] = {
     "geometry": {"scale": (0.4, 1.0), **_BOTH_FLIPS},  # DINO, ViT; its ResNet-50: (0.14, 1.0)

@@ -20,7 +20,7 @@ from groundswell import rng
 from groundswell.config import Settings
 from groundswell.errors import UsageError
 from groundswell.physics.imagette import DECIBELS, Quantity
-from groundswell.views.geometry import Range
+from groundswell.views.ranges import Pair
 
 LINEAR = frozenset({Quantity.SIGMA0, Quantity.AMPLITUDE, Quantity.RATIO})
 
@@ -161,6 +161,6 @@ def to_pixels(parameter: Tensor, images: Tensor) -> Tensor:
     return parameter.to(images.device, images.dtype)[:, None, None, None]
 
 
-def log_draw(operation: Operation, keys: Tensor, name: str, limits: Range) -> Tensor:
+def log_draw(operation: Operation, keys: Tensor, name: str, limits: Pair) -> Tensor:
     """float64 ``[B]``: log-uniform between positive limits."""
     return torch.exp(operation.draw(keys, name, math.log(limits[0]), math.log(limits[1])))

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 
 # The kinds of label that operations name in ``unphysical_for``, and the words that a column of each kind is called by.
 WORDS = {
-    "wind speed": ("wind_speed", "u10", "wspd"),
-    "wave height": ("hs", "swh", "wave_height"),
+    "wind speed": ("wind_speed", "windspeed", "u10", "wspd"),
+    "wave height": ("hs", "hsalt", "swh", "wave_height"),
     "wave period": ("tp", "period", "wavelength"),
-    "direction": ("direction", "dir", "heading", "cog"),
+    "direction": ("direction", "dir", "wdir", "heading", "cog"),
     "sizes": ("length", "width"),
+    "temperature": ("temperature", "sst"),
 }
 
 
@@ -23,7 +24,8 @@ def broken_labels(notes: Mapping[str, tuple[str, ...]], columns: Iterable[str]) 
     notes : mapping
         As `ViewPolicy.unphysical_for` gives them.
     columns : iterable of str
-        Columns of a catalogue; only those that begin with ``label_`` count, by the words in their names.
+        Columns of a catalogue; only those that begin with ``label_`` count, by the words in their names, in either
+        case.
 
     Returns
     -------
@@ -31,7 +33,9 @@ def broken_labels(notes: Mapping[str, tuple[str, ...]], columns: Iterable[str]) 
     """
     broken: dict[str, tuple[str, ...]] = {}
     for column in columns:
-        kinds = [kind for kind, words in WORDS.items() if column.startswith("label_") and _has(column[6:], words)]
+        kinds = [
+            kind for kind, words in WORDS.items() if column.startswith("label_") and _has(column[6:].lower(), words)
+        ]
         guilty = [
             name
             for name, labels in notes.items()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from groundswell.physics.imagette import DECIBELS, Quantity
-from groundswell.views.geometry import Range
 from groundswell.views.operation import LINEAR, Operation, PixelScale, log_draw, to_pixels
+from groundswell.views.ranges import NotNegative, Positive, Range
 
 _MIRRORED = dict.fromkeys(LINEAR, "mirrored about a level, a linear signal becomes negative, which no radar measures")
 
@@ -37,7 +37,7 @@ class Brightness(Operation):
     spares: ClassVar[frozenset[Quantity]] = frozenset({Quantity.RATIO})
     reads_scale: ClassVar[bool] = True
     linear_only: ClassVar[bool] = True
-    factor: Range = (0.6, 1.4)
+    factor: NotNegative = (0.6, 1.4)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         return torch.lerp(
@@ -49,7 +49,7 @@ class Contrast(Operation):
     """Deviations from the mean of the imagette (each channel its own) times a factor."""
 
     unphysical_for: ClassVar[tuple[str, ...]] = ("wave height from the modulation depth",)
-    factor: Range = (0.7, 1.4)
+    factor: NotNegative = (0.7, 1.4)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
         mean = images.mean((2, 3), keepdim=True)
@@ -75,7 +75,7 @@ class GammaCurve(Operation):
     }
     reads_scale: ClassVar[bool] = True
     linear_only: ClassVar[bool] = True
-    power: Range = (0.7, 1.4)
+    power: Positive = (0.7, 1.4)
     white: float = 1.0
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
