@@ -67,9 +67,32 @@ def test_a_damaged_record_is_as_bad_as_a_damaged_checkpoint(store: Checkpoints) 
 def test_when_all_are_damaged_the_reader_is_told(store: Checkpoints) -> None:
     for path in store.folder.glob("*.pt"):
         path.write_bytes(b"")
-    with pytest.raises(ModelError, match="every checkpoint") as caught:
-        store.newest()
-    assert "--overwrite" in (caught.value.fix or "")
+    for _ in range(2):  # told again, and not begun anew without a word
+        with pytest.raises(ModelError, match="every checkpoint") as caught:
+            store.newest()
+        assert "--overwrite" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".json"])
+def test_what_the_disk_does_not_give_is_no_damage(
+    store: Checkpoints, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Path.read_bytes
+
+    def stale(path: Path) -> bytes:
+        if path.suffix == suffix:
+            raise OSError(116, "Stale file handle")
+        return plain(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        with pytest.raises(GroundswellError, match="could not be read") as caught:
+            store.newest()
+    assert "--resume" in (caught.value.fix or "")
+    assert store.steps() == [10, 20]
+    found = store.newest()
+    assert found is not None
+    assert found[0].name == "step-00000020.pt"
 
 
 def test_a_file_without_its_record_does_not_exist(store: Checkpoints) -> None:

@@ -16,7 +16,7 @@ from groundswell import files
 from groundswell.archive.reader import Archive
 from groundswell.backbones import ResNet, build_backbone
 from groundswell.config import parse_yaml, validate
-from groundswell.encoder.directory import load
+from groundswell.encoder.directory import load, read_data
 from groundswell.errors import (
     CollapsedError,
     DivergedError,
@@ -472,6 +472,67 @@ def test_starting_from_a_model(archive: Archive, undisturbed: dict[str, Path], t
     wider = tiny_recipe(length={"steps": 1}, backbone={"name": "resnet18", "width": 8})
     with pytest.raises(ModelError, match="another backbone"):
         pretrain([archive], wider, tmp_path / "wider", init=start)
+
+
+def test_what_the_model_to_start_from_was_trained_on_stays_known(
+    archive: Archive, undisturbed: dict[str, Path], output: Path
+) -> None:
+    start, recipe = undisturbed["plain"] / "model", tiny_recipe(where=None, length={"steps": 2})
+    pretrain([archive], recipe, output, init=start)
+    used = [d.hash for d in read_data(start)] + [archive.hash]
+    assert [d.hash for d in read_data(output / "model")] == used
+    environment = files.read_json(output / "environment.json")
+    assert environment[0]["parent"] == load(start).id
+    pretrain([archive], recipe, output, init=start, resume=True)
+    pretrain([archive], recipe, output, init=output / "gone", resume=True)
+    pretrain([archive], recipe, output, resume=True)
+    assert [d.hash for d in read_data(output / "model")] == used
+    with pytest.raises(UsageError, match="started from another model") as caught:
+        pretrain([archive], recipe, output, init=output / "model", resume=True)
+    assert "leave --init out" in (caught.value.fix or "")
+
+
+def test_a_run_is_not_given_up_for_a_model_that_does_not_fit(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"steps": 1})
+    pretrain([archive], recipe, output)
+    before = weights(output)
+    wider = tiny_recipe(backbone={"name": "resnet18", "width": 8})
+    for changed, init in ((recipe, output / "none"), (wider, output / "model")):
+        with pytest.raises(ModelError):
+            pretrain([archive], changed, output, init=init, overwrite=True)
+        assert weights(output) == before
+        assert len(rows(output)) == 1
+    pretrain([archive], recipe, output, init=output / "model", overwrite=True)  # read before it is deleted
+    assert weights(output) != before
+
+
+def test_two_processes_do_not_work_on_one_run(archive: Archive, output: Path) -> None:
+    recipe = tiny_recipe(length={"steps": 1})
+    run = RunDirectory(output)
+    run.prepare(resume=False, overwrite=False)
+    with run.claimed(), pytest.raises(UsageError, match="another process works on this run"):
+        pretrain([archive], recipe, output)
+    pretrain([archive], recipe, output)
+    with run.claimed(), pytest.raises(UsageError, match="another process works on this run"):
+        pretrain([archive], recipe, output, resume=True)
+
+
+def test_a_file_is_no_run_directory(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(UsageError, match="the output is a file"):
+            pretrain([archive], tiny_recipe(), tmp_path / "run", **options)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_the_encoder_of_a_vision_transformer_sees_whole_patches_of_any_archive(tmp_path: Path, output: Path) -> None:
+    odd = make_archive(tmp_path / "odd", count=24, size=36)
+    pretrain(
+        [odd], tiny_recipe(backbone={"name": "vit-ti/8", "image_size": 32, "depth": 1}, length={"steps": 1}), output
+    )
+    encoder = load(output / "model")
+    assert encoder.preprocessing.size == 32
+    assert np.isfinite(encoder.encode(odd)).all()
 
 
 def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(

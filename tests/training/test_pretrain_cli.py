@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_a_job_of_slurm_goes_on_with_what_was_asked(
         code, _, err = invoke(*wrong)
         assert (code, why in err) == (2, True), err
     assert invoke(*words, *slurm, "--resume")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "views"])
+def test_a_flag_wins_over_a_setting(archive: Archive, tmp_path: Path, verb: str) -> None:
+    words = [
+        verb,
+        archive.path,
+        "-r",
+        "demo",
+        "-o",
+        tmp_path / "out.png",
+        "where=nonsense",
+        "--where",
+        "split == 'test'",
+    ]
+    code, out, err = invoke(*words, *(["--print-config"] if verb == "pretrain" else ["--count", 1]))
+    assert code == 0, err
+    assert "nonsense" not in out
+    assert verb == "views" or re.search("^where: .*split == .*test", out, re.MULTILINE)
 
 
 def test_print_config_shows_origins_and_touches_nothing(archive: Archive, output: Path) -> None:

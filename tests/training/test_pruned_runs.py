@@ -232,6 +232,15 @@ def test_keeping_less_than_a_batch_is_refused_before_the_first_step_and_the_fix_
     assert keep * ROWS >= 8
 
 
+@pytest.mark.parametrize("clusters", [[100, 10], [6, 6]])
+def test_clusters_that_do_not_fit_are_refused_before_the_first_step(
+    archive: Archive, output: Path, clusters: list[int]
+) -> None:
+    with pytest.raises(UsageError, match="vectors cannot be divided"):
+        pretrain([archive], pruned(pruning=RULE | {"clusters": clusters}), output)
+    pretrain([archive], pruned(length={"steps": 1}), output)  # nothing has been written that stands in the way
+
+
 def test_two_processes_embed_each_image_once_and_agree_on_the_set(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

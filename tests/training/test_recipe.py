@@ -6,7 +6,7 @@ import pytest
 
 from groundswell.backbones import BackboneSettings
 from groundswell.config import parse_override
-from groundswell.errors import ConfigError
+from groundswell.errors import ConfigError, UsageError
 from groundswell.methods.dino import DINOSettings
 from groundswell.methods.dinov2 import DINOv2Settings
 from groundswell.methods.mae import MAESettings
@@ -43,6 +43,14 @@ RESNET = {**BASE, "backbone": {"name": "resnet50"}}
             "local_view_size=32",
         ),
         (BASE, ["method.name=mae", "view_size=128"], "positions", "backbone.image_size=128"),
+        (
+            RESNET,
+            ["method.name=dino", "local_views={policy: oceansar1-local}"],
+            "local views of 96 px are larger than the global ones of 64",
+            "local_view_size=32",
+        ),
+        (BASE, ["preprocessing.size=100"], "preprocessing.size 100 is no multiple", "preprocessing.size=96"),
+        (BASE, ["local_view_count=2"], "no local views for local_view_count", "local_views.policy"),
         (BASE, ["local_views.policy=ocean"], "local_views means nothing for simclr", "local_views=null"),
         (BASE, ["method.name=mae", "second_views={}"], "second_views means nothing for mae", "second_views=null"),
     ],
@@ -116,7 +124,7 @@ def test_settings_without_a_name_are_those_of_the_name_below_them(below: list[tu
 
 def test_a_setting_of_local_views_makes_none_by_itself() -> None:
     with pytest.raises(ConfigError, match="nobody asked for") as caught:
-        resolve_recipe([("recipe base", BASE)], ["method.name=dino", "local_views.contrast.p=0"])
+        resolve_recipe([("recipe base", BASE)], ["method.name=dino", "local_view_size=32", "local_views.contrast.p=0"])
     assert caught.value.where == "local_views.contrast.p"
     asked = ["method.name=dino", "local_views.policy=oceansar1-local", "local_view_size=32", "local_views.contrast.p=0"]
     views = resolve_recipe([("recipe base", BASE)], asked)[0].local_views
@@ -158,3 +166,17 @@ def test_views_that_were_taken_away_and_given_again_have_the_origins_of_the_last
     assert origins["second_views.blur.p"] == origins["second_views.gain.db"] == "policy oceansar1"
     assert origins["second_views.notch.p"] == "default"
     assert recipe.second_views.blur.p == 0.5
+
+
+def test_sizes_of_local_views_that_a_later_layer_took_away_are_no_mistake() -> None:
+    crops = {"local_views": {"policy": "oceansar1-local"}, "local_view_size": 32, "local_view_count": 2}
+    recipe, _ = resolve_recipe([("recipe base", BASE | {"method": {"name": "dino"}} | crops)], ["local_views=null"])
+    assert recipe.local_views is None
+    again, _ = resolve_recipe([("resolved.yaml", recipe.model_dump(mode="json"))])
+    assert again == recipe
+
+
+@pytest.mark.parametrize("ratio", [0.99, 1e-17])
+def test_a_mask_that_leaves_nothing_to_see_or_to_guess_is_refused_with_the_settings(ratio: float) -> None:
+    with pytest.raises(UsageError, match="of 64 patches keeps"):
+        resolve_recipe([("recipe base", BASE)], ["method.name=mae", f"method.mask_ratio={ratio}"])

@@ -75,9 +75,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_archive(path: Path, count: int = 48) -> Archive:
+def make_archive(path: Path, count: int = 48, size: int = 32) -> Archive:
     """An archive of waves in shards of 20."""
-    ingest(Waves(count), path, shard_rows=20)
+    ingest(Waves(count, size), path, shard_rows=20)
     return open_archive(path)
 
 

@@ -83,6 +83,11 @@ class BackboneSettings(Settings):
     registers: int = Field(default=0, ge=0, le=64)
     image_size: int = Field(default=256, ge=8)
 
+    @property
+    def patch(self) -> int:
+        """Side of a patch, px; 1 for a ResNet, which takes images of any size."""
+        return int(self.name.split("/")[1]) if "/" in self.name else 1
+
     @model_validator(mode="before")
     @classmethod
     def _pool_as_the_paper(cls, values: Any) -> Any:
@@ -128,12 +133,11 @@ def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> B
                 block, depths, in_channels, settings.width, settings.stem, settings.pooling
             )
         else:
-            size, patch = settings.name.removeprefix("vit-").split("/")
-            width, depth, heads = VIT_SIZES[size]
+            width, depth, heads = VIT_SIZES[settings.name.removeprefix("vit-").split("/")[0]]
             depth = settings.depth or depth
             assert settings.pooling != "mean"
             network = VisionTransformer(
-                *(width, depth, heads, int(patch), in_channels),
+                *(width, depth, heads, settings.patch, in_channels),
                 image_size=settings.image_size,
                 registers=settings.registers,
                 pooling=settings.pooling,

@@ -74,6 +74,7 @@ def pretrain(
         layers.append((str(path), parse_yaml(path.read_text(encoding="utf-8"), where=str(path))))
     if where is not None:
         layers.append(("--where", {"where": where}))
+        overrides = without(overrides, "where")
     settings, origins = resolve_recipe(layers, overrides)
 
     if print_config:
@@ -177,6 +178,13 @@ def split_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
     """Archives and ``a.b=c`` settings among the positional arguments; an existing path is an archive."""
     paths = [Path(text) for text in inputs if "=" not in text or Path(text).exists()]
     return paths, [text for text in inputs if "=" in text and not Path(text).exists()]
+
+
+def without(overrides: Sequence[str], key: str) -> list[str]:
+    """The overrides but those of ``key``, which a flag wins over."""
+    from groundswell.config import parse_override
+
+    return [text for text in overrides if parse_override(text)[0] != [key]]
 
 
 def _escaped(text: str) -> str:

@@ -34,7 +34,7 @@ def views(
     from rich.markup import escape
 
     from groundswell.archive.reader import open_archive
-    from groundswell.cli.pretrain import split_inputs
+    from groundswell.cli.pretrain import split_inputs, without
     from groundswell.config import read_recipe
     from groundswell.errors import UsageError
     from groundswell.report.views import show_views
@@ -49,6 +49,7 @@ def views(
     layers = [(f"recipe {recipe}", read_recipe(recipe)[0])]
     if where is not None:
         layers.append(("--where", {"where": where}))
+        overrides = without(overrides, "where")
     settings, _ = resolve_recipe(layers, overrides)
     archive = open_archive(paths[0])
     chosen = archive if settings.where is None else archive.where(settings.where)

@@ -15,6 +15,7 @@ All work on vectors of unit length. A draw is always from the whole archive, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from groundswell import rng
 from groundswell.config import Settings
 from groundswell.curation.hierarchy import Hierarchy, hierarchy, quotas, ranks
 from groundswell.curation.kmeans import Points, Rows, Vectors
+from groundswell.errors import UsageError
 
 Rule = Literal["none", "oceansar1", "oceansar2", "balanced"]
 
@@ -89,10 +91,9 @@ def choose(vectors: Vectors, settings: RuleSettings, seed: int, device: torch.de
     budget = budget_of(len(points), settings)
     if settings.rule == "none":
         return Choice(np.arange(len(points), dtype=np.int64), 1.0, 1.0)
-    counts = settings.clusters or default_counts(min(len(points), settings.sample))
     tree = hierarchy(
         points,
-        counts[len(counts) > 1 : 2] if settings.rule == "oceansar2" else counts,
+        levels_of(len(points), settings),
         seed,
         sample=settings.sample,
         resamples=settings.resamples if settings.rule == "balanced" else 0,
@@ -114,6 +115,27 @@ def choose(vectors: Vectors, settings: RuleSettings, seed: int, device: torch.de
 def budget_of(rows: int, settings: RuleSettings) -> int:
     """How many of ``rows`` are kept, at least one."""
     return rows if settings.rule == "none" else max(1, round(settings.keep * rows))
+
+
+def levels_of(rows: int, settings: RuleSettings) -> tuple[int, ...]:
+    """How many clusters each level has, leaves first; oceansar2 takes the second level of those given alone.
+
+    Raises
+    ------
+    UsageError
+        When they do not fit the number of rows.
+    """
+    clustered = min(rows, settings.sample)
+    counts = settings.clusters or default_counts(clustered)
+    if settings.rule == "oceansar2":
+        counts = counts[len(counts) > 1 : 2]
+    if not clustered >= counts[0] > 0 or any(above >= below for below, above in pairwise(counts)):
+        raise UsageError(
+            f"{clustered} vectors cannot be divided into {', '.join(map(str, counts))} clusters",
+            where="clusters, leaves first",
+            fix="leave them out, or give falling numbers, each level's fewer than what it divides",
+        )
+    return counts
 
 
 def default_counts(rows: int) -> tuple[int, ...]:

@@ -87,7 +87,8 @@ class PreprocessingSettings(Settings):
     channels : tuple of str or None
         Which channels, in which order; None takes all of the archive's.
     size : int or None
-        Side of the square an encoder sees, px; None takes the smaller side of the archive's images.
+        Side of the square an encoder sees, px; None takes the smaller side of the archive's images, or what whole
+        patches leave of it.
     mirror : "azimuth", "range" or None
         As in `Preprocessing`.
     gamma, standardise, clip, offset, scale
@@ -105,9 +106,9 @@ class PreprocessingSettings(Settings):
     scale: float | None = Field(default=None, gt=0)
 
     def resolve(
-        self, channels: Sequence[Channel], height: int, width: int, spacing_m: float | None = None
+        self, channels: Sequence[Channel], height: int, width: int, spacing_m: float | None = None, patch: int = 1
     ) -> Preprocessing:
-        """The preprocessing for images of the given channels, size (px) and spacing (m).
+        """The preprocessing for images of the given channels, size (px) and spacing (m), and an encoder's patch (px).
 
         Raises
         ------
@@ -130,7 +131,7 @@ class PreprocessingSettings(Settings):
         for name in names:
             quantity = self.quantity or known[name].quantity
             inputs.append(ChannelInput(name=name, quantity=quantity, **{**DEFAULTS[quantity], **given}))
-        size = self.size or min(height, width)
+        size = self.size or max(min(height, width) // patch, 1) * patch
         return Preprocessing(channels=tuple(inputs), size=size, mirror=self.mirror, spacing_m=spacing_m)
 
 

@@ -18,7 +18,7 @@ from groundswell.methods.dinov2 import DINOv2Settings
 from groundswell.methods.distillation import per_view
 from groundswell.methods.mae import MAESettings
 from groundswell.report.sheets import contact_sheet
-from groundswell.training.building import build_views
+from groundswell.training.building import build_views, preprocessing_of
 from groundswell.training.recipe import Recipe
 from groundswell.views import MultiCrop, ViewPolicy, block_masks, random_masks
 from groundswell.views.tasks import broken_labels
@@ -76,9 +76,7 @@ def show_views(
     """
     if not len(archive):
         raise UsageError("there is no imagette to show", where=archive.path)
-    preprocessing = recipe.preprocessing.resolve(
-        archive.channels, archive.height, archive.width, archive.schema.spacing_m
-    )
+    preprocessing = preprocessing_of(recipe, archive)
     names = [c.name for c in preprocessing.channels]
     if channel is not None and channel not in names:
         raise UsageError(f"there is no channel {channel!r}", where=archive.path, fix=f"choose from {', '.join(names)}")
@@ -114,22 +112,17 @@ def panels_of(recipe: Recipe, maker: ViewPolicy | MultiCrop, images: Tensor, key
     if isinstance(maker, ViewPolicy):
         if isinstance(method, MAESettings):
             view = Panel("view", maker(images, rng.keys(0, keys, "view")))
-            tokens = (recipe.view_size // patch_of(recipe)) ** 2
+            tokens = (recipe.view_size // recipe.backbone.patch) ** 2
             return [view, masked(view, random_masks(rng.keys(0, keys, "mask"), tokens, method.mask_ratio)[1])]
         return [Panel(name, maker(images, rng.keys(0, keys, name))) for name in ("first view", "second view")]
     made, count = maker(images, keys), maker.n_global
     whole = [Panel(f"global view {i + 1}", part) for i, part in enumerate(made.globals.chunk(count))]
     if isinstance(method, DINOv2Settings):  # the student sees the masked ones, the teacher the whole ones
-        side = recipe.view_size // patch_of(recipe)
+        side = recipe.view_size // recipe.backbone.patch
         masks = block_masks(per_view(keys, "mask", count), (side, side), method.mask_ratio, method.mask_probability)
         whole += [masked(panel, mask) for panel, mask in zip(whole, masks.chunk(count), strict=True)]
     small = made.locals.chunk(maker.n_local) if maker.n_local else ()
     return whole + [Panel(f"local view {i + 1}", part) for i, part in enumerate(small)]
-
-
-def patch_of(recipe: Recipe) -> int:
-    """Side of a patch of the recipe's vision transformer, px."""
-    return int(recipe.backbone.name.split("/")[1])
 
 
 def masked(panel: Panel, masks: Tensor) -> Panel:

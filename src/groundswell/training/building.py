@@ -14,8 +14,8 @@ from groundswell import distributed
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
 from groundswell.device import choose_device, keep_freed_memory
-from groundswell.encoder.directory import load
-from groundswell.encoder.preprocessing import ChannelInput
+from groundswell.encoder.directory import is_model_directory, load, read_data
+from groundswell.encoder.preprocessing import ChannelInput, Preprocessing
 from groundswell.encoder.provenance import describe
 from groundswell.errors import ModelError, UsageError
 from groundswell.methods.base import Method
@@ -33,7 +33,7 @@ from groundswell.training.precision import choose
 from groundswell.training.pruning import Pruner
 from groundswell.training.recipe import Recipe, horizon
 from groundswell.training.run_directory import RunDirectory
-from groundswell.training.session import Session
+from groundswell.training.session import Parent, Session
 from groundswell.views.crops import MultiCrop
 from groundswell.views.policies import ViewPolicy, ViewSettings
 
@@ -62,7 +62,7 @@ def build_session(
         torch.set_float32_matmul_precision("high")  # TF32
     chosen = [a if recipe.where is None else a.where(recipe.where) for a in archives]
     first = chosen[0]
-    preprocessing = recipe.preprocessing.resolve(first.channels, first.height, first.width, first.schema.spacing_m)
+    preprocessing = preprocessing_of(recipe, first)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
     method = build_method(recipe, backbone, preprocessing.channels)
     feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)  # reads: after what may be refused
@@ -87,6 +87,13 @@ def build_session(
         precision=precision,
         device=device,
         started=started,
+    )
+
+
+def preprocessing_of(recipe: Recipe, archive: Archive) -> Preprocessing:
+    """What the encoder of a recipe takes of the images of an archive, in whole patches."""
+    return recipe.preprocessing.resolve(
+        *(archive.channels, archive.height, archive.width, archive.schema.spacing_m), patch=recipe.backbone.patch
     )
 
 
@@ -191,7 +198,7 @@ def build_method(recipe: Recipe, backbone: Backbone, channels: Sequence[ChannelI
 
 
 def start_from(session: Session, model: str | Path) -> None:
-    """Take the backbone's weights from a model directory.
+    """Take the backbone's weights from a model directory, and what it was trained on into the card of the run's own.
 
     Raises
     ------
@@ -213,4 +220,19 @@ def start_from(session: Session, model: str | Path) -> None:
     if encoder.preprocessing.hash != session.preprocessing.hash:
         log.warning("the preprocessing is not that of %s: its features will have to adapt", model)
     session.method.start_from(encoder.backbone.state_dict())
+    session.parent = Parent(encoder.id, read_data(model))
     log.info("started from the backbone of %s", model)
+
+
+def check_parent(session: Session, model: str | Path) -> None:
+    """Raise `UsageError` where a resumed run started from another model; one that has gone since is not asked for."""
+    if not is_model_directory(model):
+        return
+    before, now = session.parent and session.parent.id, load(model).id
+    if before != now:
+        raise UsageError(
+            "the run to resume started from another model",
+            where=model,
+            why=f"it started from {before or 'none, or from one that was not recorded'}, and this is {now}",
+            fix="leave --init out: the run has its weights in its checkpoint",
+        )

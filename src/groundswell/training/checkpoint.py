@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from typing import Any
 import torch
 
 from groundswell import distributed, files
-from groundswell.errors import DataError, ModelError
+from groundswell.errors import DataError, GroundswellError, ModelError
 
 log = logging.getLogger(__name__)
 
 State = dict[str, Any]
 DAMAGED = ".damaged"
+_EARLIER = "--resume takes the checkpoint before it"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Checkpoints:
         ------
         ModelError
             When there are checkpoints and all are damaged.
+        GroundswellError
+            When the disk does not give one; it stays as it is.
         """
         found = self._newest_whole() if distributed.is_first() else None
         step = int(distributed.first(-1 if found is None else _step_of(found[0])))
@@ -88,17 +92,16 @@ class Checkpoints:
         return self.path(step), read_checkpoint(self.path(step))
 
     def _newest_whole(self) -> tuple[Path, State] | None:
-        steps = self.steps()
-        for step in reversed(steps):
+        for step in reversed(self.steps()):
             path = self.path(step)
             try:
                 return path, read_checkpoint(path)
-            except (DataError, OSError) as error:
+            except ModelError as error:
                 log.warning("the checkpoint %s is damaged and is set aside; trying the one before it. %s", path, error)
                 for part in (path, path.with_suffix(".json")):
                     if part.exists():
                         part.replace(part.with_name(part.name + DAMAGED))
-        if steps:
+        if any(self.folder.glob(f"step-*{DAMAGED}")):  # of this or an earlier try
             raise ModelError(
                 "every checkpoint of the run is damaged",
                 where=self.folder,
@@ -140,23 +143,35 @@ def _step_of(path: Path) -> int:
 
 
 def read_checkpoint(path: Path) -> State:
-    """The state in a checkpoint, after its size and SHA-256 have been compared with its commit record.
+    """The state in a checkpoint, after its SHA-256 has been compared with its commit record.
 
     Raises
     ------
     ModelError
-        When the file is not what was written.
-    DataError
-        When the commit record is missing or unreadable.
+        When a file is missing, or is not what was written.
+    GroundswellError
+        When the disk does not give them.
     """
-    record = files.read_json(path.with_suffix(".json"))
-    content = path.read_bytes()
-    if not isinstance(record, dict) or hashlib.sha256(content).hexdigest() != record.get("sha256"):
+    try:
+        record, content = path.with_suffix(".json").read_bytes(), path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError("a file of a checkpoint is missing", where=error.filename, fix=_EARLIER) from error
+    except OSError as error:
+        raise GroundswellError(
+            "a checkpoint could not be read",
+            where=path,
+            why=error.strerror or str(error),
+            fix="look after the disk, then run the same command with --resume",
+        ) from error
+    expected = None
+    with suppress(ValueError, KeyError, TypeError):
+        expected = json.loads(record)["sha256"]
+    if hashlib.sha256(content).hexdigest() != expected:
         raise ModelError(
             "a checkpoint is damaged",
             where=path,
             why=f"its {len(content)} bytes do not have the SHA-256 recorded when it was written",
-            fix="--resume takes the checkpoint before it",
+            fix=_EARLIER,
         )
     state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state

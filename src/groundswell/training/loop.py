@@ -26,7 +26,7 @@ from groundswell.config import Origins, to_yaml
 from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
-from groundswell.training.building import build_session, start_from
+from groundswell.training.building import build_session, check_parent, start_from
 from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.clock import Clock
 from groundswell.training.health import effective_rank, feature_spread
@@ -92,7 +92,7 @@ def pretrain(
     output : path
         The run directory: new or empty, unless ``resume`` or ``overwrite``.
     init : path, optional
-        A model directory whose backbone to start from.
+        A model directory whose backbone to start from; a run that is resumed has its own.
     resume : bool
         Go on from the newest whole checkpoint; from the start where there is none.
     origins, given : optional
@@ -108,7 +108,7 @@ def pretrain(
     Raises
     ------
     UsageError
-        When the folder is taken, or the run to resume was another one.
+        When the folder is taken, another process works on it, or the run to resume was another one.
     CollapsedError, DivergedError
         When the run cannot lead anywhere; the last good checkpoint is named.
     StoppedBySignal
@@ -123,24 +123,30 @@ def pretrain(
         if distributed.is_first():
             run.prepare(resume=resume, overwrite=overwrite)
         distributed.barrier()
-        with run.logging(), torch.random.fork_rng(devices=[]):
+        with run.claimed(), run.logging(), torch.random.fork_rng(devices=[]):
             # For layers that draw from torch's own state; all else comes from keys.
             torch.manual_seed(recipe.seed + distributed.rank())
             found = None if overwrite else checkpoints.newest()
             session = build_session(archives, recipe, run, checkpoints, started)
-            if found is None and distributed.is_first():
-                if overwrite:
-                    run.clear()  # only now, that recipe and archives are known to fit
-                settings = recipe.model_dump(mode="json")
-                run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
             if found is not None:
                 session.restore(*found)
+                if init is not None:
+                    check_parent(session, init)
             elif init is not None:
                 start_from(session, init)
+            distributed.barrier()  # the model to start from may be that of the run to write over
+            if found is None and distributed.is_first():
+                if overwrite:
+                    run.clear()  # only now, that recipe, archives and model are known to fit
+                settings = recipe.model_dump(mode="json")
+                run.write_settings(given or to_yaml(settings), annotated_yaml(settings, origins or {}))
             resumed_at = session.at.step if found else None
             if distributed.is_first():
                 data = [d.to_json() for d in session.data]
-                run.write_environment({"resumed_at": resumed_at, **session.surroundings(), "data": data})
+                parent = session.parent and session.parent.id
+                run.write_environment(
+                    {"resumed_at": resumed_at, **session.surroundings(), "parent": parent, "data": data}
+                )
             train(session, stop, monitor)
             return RunReport(
                 path=run.path,

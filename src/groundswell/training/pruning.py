@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from groundswell import distributed, files, progress, rng
-from groundswell.curation.pruning import Choice, RuleSettings, budget_of, choose
+from groundswell.curation.pruning import Choice, RuleSettings, budget_of, choose, levels_of
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import ModelError, UsageError
 from groundswell.training.data import Feed
@@ -54,7 +54,7 @@ class Pruner:
     Raises
     ------
     UsageError
-        When less than a batch would be kept.
+        When less than a batch would be kept, or there are more clusters than images.
     """
 
     def __init__(self, settings: PruningSettings, feed: Feed, seed: int, scratch: Path) -> None:
@@ -63,6 +63,8 @@ class Pruner:
         self.figures: dict[str, Any] = {}
         self._since = 0  # the epoch in which the present set came
         self._seen = np.zeros(feed.rows, dtype=np.bool_)
+        if settings.rule != "none":
+            levels_of(feed.rows, settings)  # now, and not at the first draw
         kept = budget_of(feed.rows, settings)
         if kept < feed.batch_size:
             raise UsageError(

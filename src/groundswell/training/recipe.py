@@ -24,6 +24,7 @@ from groundswell.training.health import HealthSettings
 from groundswell.training.optimisers import ClipScope, OptimiserSettings
 from groundswell.training.parallel import ParallelName
 from groundswell.training.precision import PrecisionName
+from groundswell.views.masking import kept_patches
 from groundswell.views.named import POLICIES
 from groundswell.views.policies import ViewSettings
 
@@ -131,6 +132,11 @@ class Recipe(Settings):
             for field in ("second_views", "local_views"):
                 if getattr(self, field) is not None:
                     raise ConfigError(f"{field} means nothing for {name}", fix=f"remove it ({field}=null)")
+        if self.local_views is not None and self.local_view_size > self.view_size:
+            raise ConfigError(
+                f"local views of {self.local_view_size} px are larger than the global ones of {self.view_size}",
+                fix=f"set local_view_size={self.view_size // 2} or less; local_view_count is {self.local_view_count}",
+            )
         if not backbone.name.startswith("vit"):
             if name in ("dinov2", "mae"):
                 raise ConfigError(
@@ -143,8 +149,10 @@ class Recipe(Settings):
                     fix="remove them, or set backbone.name to a vision transformer (vit-s/16)",
                 )
             return self
-        patch = int(backbone.name.split("/")[1])
+        patch = backbone.patch
         sizes = {"view_size": self.view_size}
+        if self.preprocessing.size is not None:
+            sizes["preprocessing.size"] = self.preprocessing.size
         if self.local_views is not None:
             sizes["local_view_size"] = self.local_view_size
         for field, size in sizes.items():
@@ -159,6 +167,8 @@ class Recipe(Settings):
                 where=f"backbone.pooling={backbone.pooling}",
                 fix="set method.separate_heads=true, or backbone.pooling=class",
             )
+        if isinstance(self.method, MAESettings):
+            kept_patches((self.view_size // patch) ** 2, self.method.mask_ratio)
         if name == "mae" and backbone.image_size != self.view_size:
             raise ConfigError(
                 f"mae needs positions made for its views of {self.view_size} px, not of {backbone.image_size}",
@@ -260,8 +270,17 @@ def resolve_recipe(
             "these settings of local views would make local views that nobody asked for",
             where=", ".join(sorted(local)),
             why="the recipe has no local views",
-            fix="leave them out, or choose the views, too, as local_views.policy=oceansar1-local",
+            fix="leave them out, or choose the views, too: local_views.policy=oceansar1-local local_view_size=32",
         )
+    if recipe.local_views is None:
+        having = {origin for origin, layer in layers if "local_views" in layer}  # or it says that there are none
+        fields = [name for name in ("local_view_size", "local_view_count") if origins[name] not in {"default", *having}]
+        idle = [name for name in fields if getattr(recipe, name) != Recipe.model_fields[name].default]
+        if idle:
+            raise ConfigError(
+                f"there are no local views for {' and '.join(idle)}",
+                fix="leave it out, or choose the views, too: local_views.policy=oceansar1-local",
+            )
     for field in ("views", "second_views", "local_views"):
         views: ViewSettings | None = getattr(recipe, field)
         for name, _ in flatten(POLICIES[views.policy], f"{field}.") if views else ():

@@ -9,6 +9,7 @@ model/            a model directory, written anew at each checkpoint
 model-best/       that of the best monitor score, where the run is monitored
 pruning/          see pruning.py
 run.log           what happened, with tracebacks
+.lock             held by the process that works on the run
 environment.json  machine, versions and data, one entry for the start and each resumption
 """
 
@@ -33,6 +34,7 @@ import torch
 import yaml
 
 from groundswell import distributed, files
+from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.config import Origins
 from groundswell.errors import GroundswellError, UsageError
 from groundswell.training.precision import cpu_instructions
@@ -81,9 +83,11 @@ class RunDirectory:
         """
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other", fix="choose one")
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError("the output is a file", where=self.path, fix="choose a folder for the run")
         if self.path.exists() and any(self.path.iterdir()):
             # Refused, or killed, before its first whole file.
-            begun = [file.name for file in self.path.iterdir()] == ["run.log"]
+            begun = {file.name for file in self.path.iterdir()} <= {"run.log", LOCK_FILE}
             if not begun and not any(self.path.glob("resolved.yaml*")):  # or its torn beginning
                 raise UsageError(
                     "the output folder is not empty and is not a run directory",
@@ -97,6 +101,21 @@ class RunDirectory:
                     fix="--resume continues it, --overwrite starts again",
                 )
         self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs out, which would write the same files; of several processes the first does.
+
+        Raises
+        ------
+        UsageError
+            When another process works here.
+        """
+        if not distributed.is_first():
+            yield
+            return
+        with held(self.path / LOCK_FILE, "another process works on this run"):
+            yield
 
     def clear(self) -> None:
         """Delete what an earlier run has left here, its log apart; files of others stay."""

@@ -54,6 +54,22 @@ class Position:
     index: int = 0
 
 
+@dataclass(frozen=True)
+class Parent:
+    """The model whose backbone a run started from.
+
+    Attributes
+    ----------
+    id : str
+        Of its encoder.
+    data : tuple of DataUsed
+        What it was trained on.
+    """
+
+    id: str
+    data: tuple[DataUsed, ...]
+
+
 @dataclass
 class Session:
     """A run in memory: the loop drives it, `save` and `restore` carry it from one life of the run to the next.
@@ -80,6 +96,7 @@ class Session:
     device: torch.device
     started: float
     """`time.monotonic` when this process took up the run, less what earlier lives of the run spent on it."""
+    parent: Parent | None = None
     at: Position = field(default_factory=Position)
     last_row: Row = field(default_factory=dict)
     last_checkpoint: str = "none yet"
@@ -142,6 +159,7 @@ class Session:
         state: State = {
             "identity": json.dumps(self.identity()),
             "surroundings": self.surroundings(),
+            "parent": self.parent and {"id": self.parent.id, "data": [d.to_json() for d in self.parent.data]},
             "at": asdict(self.at),
             "elapsed": self.elapsed,
             "last_row": self.last_row,
@@ -169,9 +187,11 @@ class Session:
         if distributed.is_first():
             encoder.backbone.cpu()
             figures = {k: v for k, v in self.last_row.items() if k != "timing"} or None
+            inherited = self.parent.data if self.parent else ()
+            data = tuple({d.hash: d for d in (*inherited, *self.data)}.values())
             best = self.checkpoints.best()
             for path in (self.run.model, *([self.run.best_model] if best and best[0] == self.at.step else [])):
-                save_model(encoder, path, data=self.data, training=self.recipe.model_dump(mode="json"), metrics=figures)
+                save_model(encoder, path, data=data, training=self.recipe.model_dump(mode="json"), metrics=figures)
         # Whoever ends before it is written would have its launcher end the others.
         distributed.barrier()
 
@@ -195,6 +215,8 @@ class Session:
         states = state["torch_rng"].view(-1, len(torch.get_rng_state()))  # one of each process
         if distributed.rank() < len(states):
             torch.set_rng_state(states[distributed.rank()].clone())  # of a view, torch 2.13 crashes
+        parent = state.get("parent")  # younger than the first checkpoints
+        self.parent = parent and Parent(parent["id"], tuple(DataUsed.from_json(d) for d in parent["data"]))
         self.at = Position(**state["at"])
         if "pruning" in state:  # a checkpoint from before there was pruning has none
             self.pruner.restore(state["pruning"])
