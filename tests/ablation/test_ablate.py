@@ -20,10 +20,13 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import crash
+from groundswell.ablation import runs
+from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import Archive
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
-from training.tiny import make_archive, tiny_recipe
+from groundswell.errors import DataError
+from training.tiny import Waves, make_archive, tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grid")
     recipe = tiny_recipe(length={"steps": 3}, checkpoint={"steps": 1})
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True)))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     values = {
         "base": "tiny.yaml",
         "seeds": [0, 1],
@@ -148,9 +151,74 @@ def test_a_cell_that_collapses_is_recorded_and_the_rest_goes_on(
     again = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study")
     assert again.exit_code == 4
     assert "failed before" in again.stderr
+    planned = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study", "--dry-run", "--retry-failed", "--json")
+    assert (json.loads(planned.stdout)["to_do"], json.loads(planned.stdout)["total_minutes"] > 0) == (1, True)
     retried = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study", "--retry-failed")
     assert retried.exit_code == 4
     assert "strict, seed 0: goes on" in retried.stderr
+    assert resumptions(tmp_path / "study", "strict") == [None]  # no checkpoint leads out of a collapse
+
+
+def resumptions(study: Path, cell: str) -> list[int | None]:
+    """The steps at which the run of a cell with seed 0 was taken up."""
+    (run,) = study.glob(f"runs/{cell}-s0-*/run")
+    return [life["resumed_at"] for life in json.loads((run / "environment.json").read_text())]
+
+
+@pytest.fixture
+def unprobed(archive: Archive, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of one seed beside its grid, study.yaml: the base was trained, and its probe failed."""
+    values = yaml.safe_load(grid.read_text()) | {"base": str(grid.parent / "tiny.yaml"), "seeds": [0]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
+    probed = runs.run_probe
+    calls: list[int] = []
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise DataError("no labels today")
+        return probed(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "run_probe", failing)
+        result = ablate(archive, tmp_path / "study.yaml", tmp_path / "study")
+    assert result.exit_code == 4, result.output
+    assert "base, seed 0: no labels today" in result.output
+    return tmp_path / "study"
+
+
+def test_a_training_whose_probe_failed_is_kept_when_it_is_tried_again(archive: Archive, unprobed: Path) -> None:
+    grid = unprobed.parent / "study.yaml"
+    plans = [
+        json.loads(ablate(archive, grid, unprobed, "--dry-run", "--json", *e).stdout) for e in ([], ["--retry-failed"])
+    ]
+    assert [(plan["to_do"], plan["total_minutes"]) for plan in plans] == [(0, 0), (1, 0)]
+    result = ablate(archive, grid, unprobed, "--retry-failed")
+    assert result.exit_code == 0, result.output
+    assert resumptions(unprobed, "base") == [None, 3]
+
+
+def test_another_probe_takes_up_a_training_whose_probe_failed(archive: Archive, unprobed: Path) -> None:
+    grid = unprobed.parent / "study.yaml"
+    values = yaml.safe_load(grid.read_text())
+    values["probe"]["k"] = [4]
+    grid.write_text(yaml.safe_dump(values))
+    planned = json.loads(ablate(archive, grid, unprobed, "--dry-run", "--json").stdout)
+    assert (planned["to_do"], planned["total_minutes"]) == (2, 0)  # both cells are to be probed, neither is trained
+    result = ablate(archive, grid, unprobed)
+    assert result.exit_code == 0, result.output
+    assert [resumptions(unprobed, cell) for cell in ("base", "no-blur")] == [[None, 3]] * 2
+
+
+def test_a_record_from_before_it_told_of_the_training_is_no_reason_to_train_again(
+    archive: Archive, unprobed: Path
+) -> None:
+    (path,) = unprobed.glob("runs/base-s0-*/record.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({key: record[key] for key in ("status", "error", "scores", "key", "probe", "folder")}))
+    result = ablate(archive, unprobed.parent / "study.yaml", unprobed, "--retry-failed")
+    assert result.exit_code == 0, result.output
+    assert resumptions(unprobed, "base") == [None, 3]
 
 
 def test_a_dry_run_counts_and_writes_nothing(archive: Archive, grid: Path, whole: Path, tmp_path: Path) -> None:
@@ -171,6 +239,9 @@ def test_a_dry_run_counts_and_writes_nothing(archive: Archive, grid: Path, whole
         (["views.blurr.p=0"], "did you mean 'blur'"),
         (["views.solarise.p=0.5"], "cell base"),
         (["preprocessing.quantity=sigma0"], "cell base"),
+        (["where=split == 'none'"], "cell base"),
+        (["batch_size=37"], "cell base"),  # of 36 in training
+        (["pruning.rule=balanced", "pruning.keep=0.1"], "cell base"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_runs(
@@ -179,6 +250,21 @@ def test_what_does_not_fit_is_said_before_anything_runs(
     result = ablate(archive, grid, tmp_path / "study", *extra)
     assert result.exit_code in (2, 3)
     assert message in result.stderr
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "extra", "message"),
+    [(Waves(12, size=16), [], "different sizes"), (Waves(12), ["where=group > 'g5'"], "holds for none of 12")],
+)
+def test_every_archive_is_looked_at_before_anything_runs(
+    archive: Archive, grid: Path, tmp_path: Path, source: Waves, extra: list[str], message: str
+) -> None:
+    ingest(source, tmp_path / "second")
+    result = ablate(archive, grid, tmp_path / "study", str(tmp_path / "second"), *extra)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "cell base" in result.stderr
     assert not (tmp_path / "study").exists()
 
 

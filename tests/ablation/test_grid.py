@@ -68,6 +68,18 @@ def test_a_base_is_looked_for_beside_its_grid(tmp_path: Path) -> None:
         ({"changes": {"flat": {"batch_size": 8, "batch_size.a": 8}}}, "lies within"),
         ({"changes": {}}, "compares nothing"),
         ({"changes": {"base": {"batch_size": 8}}}, "that is the recipe as it is"),
+        ({"changes": {"statistics": {"batch_size": 8}}}, "no cell may be called 'statistics'"),
+        ({"changes": {"random weights": {"batch_size": 8}}}, "no cell may be called 'random weights'"),
+        ({"changes": {"random weights of flat": {"batch_size": 8}}}, "no cell may be called"),
+        ({"product": {"how": {"statistics": {"batch_size": 8}}}}, "no cell may be called 'statistics'"),
+        (
+            {"product": {"width": {"w": {"backbone.width": 8}}, "size": {"s": {"backbone.width": 16}}}},
+            "the axes 'width' and 'size' both set backbone.width",
+        ),
+        (
+            {"product": {"blur": {"b": {"views.blur": {"p": 0}}}, "sharp": {"s": {"views.blur.p": 1}}}},
+            "the axes 'blur' and 'sharp' both set views.blur.p",
+        ),
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"product": {"width": {"flat": {"backbone.width": 8}}}}, "two cells"),
         ({"controls": ["randon"]}, "controls"),

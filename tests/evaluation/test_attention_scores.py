@@ -16,6 +16,7 @@ from groundswell.archive.reader import Archive, open_archive
 from groundswell.backbones import BackboneSettings, VisionTransformer
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.evaluation import truths
 from groundswell.evaluation.attention import best_head, detection, halves, magnitude, score_attention
 from groundswell.evaluation.truths import patch_counts, read_truths
 from groundswell.physics.imagette import Box, Channel, Imagette, Metadata, Quantity
@@ -93,13 +94,13 @@ def looks_at_bright_patches() -> VisionTransformer:
 
 
 def test_truths_are_masks_classes_and_boxes_where_pixels_are_known(archive: Archive) -> None:
-    truths = {truth.name: truth for truth in read_truths(archive, SIZE)}
-    assert set(truths) == {"spot", "kinds=3", "boxes: ship"}  # what is nowhere is no truth
-    assert truths["spot"].rows.tolist() == list(range(1, 12))  # the spot of the first has no valid pixel
-    spot = truths["spot"].masks[list(truths["spot"].rows).index(6)]
+    found = {truth.name: truth for truth in read_truths(archive, SIZE)}
+    assert set(found) == {"spot", "kinds=3", "boxes: ship"}  # what is nowhere is no truth
+    assert found["spot"].rows.tolist() == list(range(1, 12))  # the spot of the first has no valid pixel
+    spot = found["spot"].masks[list(found["spot"].rows).index(6)]
     assert np.array_equal(np.argwhere(spot == 1), [(y, x) for y in range(16, 24) for x in range(8, 16)])
-    assert (truths["kinds=3"].masks[0][:2] == 255).all()
-    ship = truths["boxes: ship"].masks[list(truths["boxes: ship"].rows).index(6)]
+    assert (found["kinds=3"].masks[0][:2] == 255).all()
+    ship = found["boxes: ship"].masks[list(found["boxes: ship"].rows).index(6)]
     # x 10.5 to 12.5 touches columns 10, 11, 12; y 19.0 to 20.2 rows 19, 20
     assert np.array_equal(np.argwhere(ship == 1), [(y, x) for y in (19, 20) for x in (10, 11, 12)])
 
@@ -111,6 +112,30 @@ def test_truths_are_cut_and_padded_as_the_encoder_cuts_images(archive: Archive) 
     padded = {truth.name: truth for truth in read_truths(archive, 40)}["spot"]
     assert (padded.masks[:, :4] == 255).all()
     assert (padded.masks[:, 4:36, 4:36] != 255).all()
+
+
+def test_truths_are_read_a_few_images_at_a_time_and_only_so_many_are_kept(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_truths(archive, SIZE)
+    asked: list[int] = []
+
+    def counted(read: Any) -> Any:
+        return lambda self, rows: asked.append(len(rows)) or read(self, rows)
+
+    monkeypatch.setattr(truths, "_CHUNK", 5, raising=False)
+    for name in ("masks", "read"):
+        monkeypatch.setattr(Archive, name, counted(getattr(Archive, name)))
+    parts = read_truths(archive, SIZE)
+    assert max(asked) == 5
+    few = read_truths(archive, SIZE, most=3)
+    assert [t.name for t in parts] == [t.name for t in few] == [t.name for t in whole]
+    for one, part, thin in zip(whole, parts, few, strict=True):
+        assert part.masks.dtype == np.uint8
+        assert np.array_equal(part.rows, one.rows)
+        assert np.array_equal(part.masks, one.masks)
+        assert thin.rows.tolist() == one.rows[[0, len(one.rows) // 2, -1]].tolist()
+        assert np.array_equal(thin.masks, one.masks[np.isin(one.rows, thin.rows)])
 
 
 def test_scores_by_patches_are_scores_by_pixels() -> None:

@@ -28,6 +28,8 @@ from groundswell.evaluation.cases import ProbeSettings
 from groundswell.training.recipe import Recipe, resolve_recipe
 
 BASE = "base"
+RANDOM, STATISTICS = "random weights", "statistics"
+"""Names of the controls in the table; random weights of other architectures are ``random weights of CELL``."""
 Overrides = dict[str, Any]
 Control = Literal["random", "statistics"]
 
@@ -144,6 +146,7 @@ def read_grid(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Grid:
 
 
 def _cells(settings: GridSettings, base: Mapping[str, Any], overrides: Sequence[str]) -> Iterable[Cell]:
+    _check_axes(settings)
     given = {".".join(path): value for path, value in map(parse_override, overrides)}
     changes: dict[str, Overrides] = {BASE: {}, **settings.changes}
     for combination in itertools.product(*(values.items() for values in settings.product.values())):
@@ -154,6 +157,10 @@ def _cells(settings: GridSettings, base: Mapping[str, Any], overrides: Sequence[
             changes[name] = {key: value for _, changed in combination for key, value in changed.items()}
     whole = None
     for name, changed in changes.items():
+        if name in (RANDOM, STATISTICS) or name.startswith(f"{RANDOM} of "):
+            raise ConfigError(
+                f"no cell may be called {name!r}", where=settings.name, why="a control is", fix="rename it"
+            )
         for owner, keys in (("settings", {**settings.settings, **given}), (name, changed)):
             if any(key.split(".")[0] == "seed" for key in keys):
                 raise ConfigError("seed is no setting of a cell", where=owner, fix="list the seeds under seeds:")
@@ -175,6 +182,21 @@ def _cells(settings: GridSettings, base: Mapping[str, Any], overrides: Sequence[
                 fix="remove it, or set what differs",
             )
         yield Cell(name, changed, recipe)
+
+
+def _check_axes(settings: GridSettings) -> None:
+    """Refuse axes that set the same: of two values the later would win in silence."""
+    axes = {axis: dict.fromkeys(itertools.chain(*values.values())) for axis, values in settings.product.items()}
+    for (one, keys), (other, others) in itertools.combinations(axes.items(), 2):
+        for pair in itertools.product(keys, others):
+            outer, inner = sorted(pair, key=len)
+            if f"{inner}.".startswith(f"{outer}."):
+                raise ConfigError(
+                    f"the axes {one!r} and {other!r} both set {inner}",
+                    where=settings.name,
+                    why="one of them would be without effect",
+                    fix="let one axis alone set it",
+                )
 
 
 def nested(dotted: Mapping[str, Any], where: str) -> dict[str, Any]:

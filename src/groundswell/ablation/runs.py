@@ -4,7 +4,8 @@
     DIR/controls/              tables and results of the controls
 
 A run is known by the digest of its recipe (seed included), its data and the program's version, whatever the cell is
-called; its record is written last. What was stopped goes on from its newest checkpoint.
+called; its record is written last. What was stopped goes on from its newest checkpoint. A training that came to its
+end is kept, whatever came of its probe: its record holds ``training``.
 """
 
 from __future__ import annotations
@@ -19,24 +20,36 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from groundswell import files
-from groundswell.ablation.grid import Cell, Grid, explain
+from groundswell.ablation.grid import RANDOM, STATISTICS, Cell, Grid, explain
 from groundswell.archive.reader import Archive
 from groundswell.backbones import build_backbone
-from groundswell.config import to_yaml
 from groundswell.encoder.directory import load
 from groundswell.encoder.embedding import Embedder, embed
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.table import EmbeddingTable
-from groundswell.errors import DataError, GroundswellError, ModelError, StoppedBySignal, TrainingError, UsageError
+from groundswell.errors import (
+    CollapsedError,
+    DataError,
+    DivergedError,
+    GroundswellError,
+    ModelError,
+    StoppedBySignal,
+    TrainingError,
+    UsageError,
+)
 from groundswell.evaluation.cases import ProbeSettings, make_case
 from groundswell.evaluation.controls import StatisticsEmbedder
 from groundswell.evaluation.probe import run_probe
 from groundswell.evaluation.results import for_json
 from groundswell.evaluation.targets import read_target
-from groundswell.training.building import build_views
+from groundswell.training.building import build_views, preprocessing_of
+from groundswell.training.data import Feed
+from groundswell.training.health import HealthSettings
 from groundswell.training.loop import pretrain
+from groundswell.training.pruning import Pruner
 from groundswell.training.recipe import LengthSettings, Recipe, horizon
 from groundswell.training.run_directory import RunDirectory, read_metrics
 
@@ -45,6 +58,8 @@ Say = Callable[[str], None]
 
 RECORD = "record.json"
 DONE, FAILED = "done", "failed"
+_LOST = {kind.__name__ for kind in (CollapsedError, DivergedError, ModelError)}
+"""Errors of a training that no checkpoint leads out of: it is tried again from its start."""
 _TRIAL_IMAGES = 32
 _NOT_THE_MODEL = {"checkpoint", "description"}
 """Settings of a recipe that decide neither the weights nor whether a run is given up."""
@@ -63,7 +78,9 @@ class Planned:
         Names the run whatever its cell is called.
     folder : Path
     status : str
-        ``done``, ``failed``, ``begun`` or ``new``.
+        ``done`` or ``failed`` with this probe, ``begun`` or ``new``.
+    trained : bool
+        Only embedding and probing may be left.
     """
 
     cell: Cell
@@ -72,6 +89,7 @@ class Planned:
     key: str
     folder: Path
     status: str
+    trained: bool
 
 
 def plan(grid: Grid, archives: Sequence[Archive], output: Path) -> list[Planned]:
@@ -84,7 +102,7 @@ def plan(grid: Grid, archives: Sequence[Archive], output: Path) -> list[Planned]
     """
     _check_probe(archives, grid.settings.probe)
     for cell in grid.cells:
-        _check(cell, archives[0])
+        _check(cell, archives)
     data = [archive.hash for archive in archives]
     planned: list[Planned] = []
     folders: dict[str, Path] = {}
@@ -97,37 +115,50 @@ def plan(grid: Grid, archives: Sequence[Archive], output: Path) -> list[Planned]
                 there = sorted((output / "runs").glob(f"*-{key}"))
                 slug = re.sub(r"[^A-Za-z0-9.+]+", "-", cell.name).strip("-") or "cell"
                 folders[key] = there[0] if there else output / "runs" / f"{slug}-s{seed}-{key}"
-            planned.append(Planned(cell, seed, recipe, key, folders[key], _status(folders[key])))
+            status, record = _found(folders[key], grid.settings.probe)
+            planned.append(Planned(cell, seed, recipe, key, folders[key], status, "training" in record))
     return planned
 
 
-def _status(folder: Path) -> str:
-    if (folder / RECORD).is_file():
-        return str(files.read_json(folder / RECORD)["status"])
-    return "begun" if folder.exists() else "new"
+def _found(folder: Path, probe: ProbeSettings) -> tuple[str, Record]:
+    """The status of a run, and its record where it has one; a whole training is only begun until this probe."""
+    if not (folder / RECORD).is_file():
+        return ("begun" if folder.exists() else "new"), {}
+    record: Record = files.read_json(folder / RECORD)
+    other = "training" in record and record["probe"] != _key(probe)
+    return ("begun" if other else str(record["status"])), record
+
+
+def _key(probe: ProbeSettings) -> str:
+    return files.digest(probe.model_dump(mode="json"))
 
 
 def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
     """Refuse targets that are not there and splits that leak before, not after, hours of training."""
-    frames = [(a if probe.where is None else a.where(probe.where)).catalogue for a in archives]
-    frame = pd.concat(frames, ignore_index=True)
+    frame = pd.concat([a.catalogue for a in _selected(archives, probe.where)], ignore_index=True)
     for name in probe.targets:
         make_case(frame, read_target(frame, name, probe.task), probe)
 
 
-def _check(cell: Cell, archive: Archive) -> None:
+def _check(cell: Cell, archives: Sequence[Archive]) -> None:
+    recipe = cell.recipe
     try:
-        preprocessing = _preprocessing(cell.recipe, archive)
-        build_views(cell.recipe, preprocessing.channels)
-        # One image, for what only a conversion finds out: an incidence that is not known.
-        preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
+        chosen = _selected(archives, recipe.where)
+        preprocessing = preprocessing_of(recipe, chosen[0])
+        build_views(recipe, preprocessing.channels)
+        for archive in chosen:
+            # One image, for what only a conversion finds out: an incidence that is not known.
+            preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
+        # Without memory to preload into, a feed reads nothing before its first batch.
+        feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, torch.device("cpu"), free=0)
+        Pruner(recipe.pruning, feed, recipe.seed, Path())
     except GroundswellError as error:
         where = f"cell {cell.name}" + (f": {error.where}" if error.where else "")
         raise type(error)(error.what, where=where, why=error.why, fix=error.fix) from error
 
 
-def _preprocessing(recipe: Recipe, archive: Archive) -> Any:
-    return recipe.preprocessing.resolve(archive.channels, archive.height, archive.width, archive.schema.spacing_m)
+def _selected(archives: Sequence[Archive], where: str | None) -> list[Archive]:
+    return [archive if where is None else archive.where(where) for archive in archives]
 
 
 def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[str, float]:
@@ -144,8 +175,9 @@ def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[st
             if recipe.length.minutes is not None:
                 minutes[name] = recipe.length.minutes
                 continue
-            trial = {"batch_size": min(recipe.batch_size, _TRIAL_IMAGES), "accumulate": 1, "log_steps": 1}
-            short = recipe.model_copy(update={**trial, "length": LengthSettings(steps=3)})
+            trial: Record = {"batch_size": min(recipe.batch_size, _TRIAL_IMAGES), "accumulate": 1, "log_steps": 1}
+            trial |= {"length": LengthSettings(steps=3), "health": HealthSettings(patience=4)}  # not judged
+            short = recipe.model_copy(update=trial)
             pretrain(archives, short, Path(scratch) / one.key)
             timing = read_metrics(RunDirectory(Path(scratch) / one.key).metrics)[-1]["timing"]
             minutes[name] = _images(recipe, archives) / timing["images_per_s"] / 60
@@ -154,7 +186,7 @@ def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[st
 
 def _images(recipe: Recipe, archives: Sequence[Archive]) -> float:
     """How many images a run with this recipe sees."""
-    rows = sum(len(a if recipe.where is None else a.where(recipe.where)) for a in archives)
+    rows = sum(map(len, _selected(archives, recipe.where)))
     steps = horizon(recipe, max(rows // recipe.batch_size, 1)).steps
     assert steps is not None
     return steps * recipe.images_per_step
@@ -180,41 +212,34 @@ def run_all(
     records: list[Record] = []
     for number, one in enumerate(planned, start=1):
         head = f"[{number}/{len(planned)}] {one.cell.name}, seed {one.seed}"
-        probe_key = files.digest(probe.model_dump(mode="json"))
-        path = one.folder / RECORD
-        record: Record | None = files.read_json(path) if path.is_file() else None
-        if record is not None and (record["status"] == FAILED) and not retry_failed:
+        status, record = _found(one.folder, probe)
+        if status == FAILED and not retry_failed:
             say(f"{head}: failed before ({record['error']['what']}); --retry-failed tries again")
-        elif record is not None and record["status"] == DONE and record["probe"] == probe_key:
+        elif status == DONE:
             say(f"{head}: nothing has changed, reused")
         else:
             say(f"{head}: {'goes on' if one.folder.exists() else 'starts'}")
-            record = _carry_out(one, archives, probe, say, fresh=record is not None and record["status"] == FAILED)
-            record |= {"key": one.key, "probe": probe_key, "folder": one.folder.name}
-            files.write_json(path, record)
+            lost = status == FAILED and "training" not in record and record["error"]["kind"] in _LOST
+            record = _carry_out(one, archives, probe, say, fresh=lost)
+            record |= {"key": one.key, "probe": _key(probe), "folder": one.folder.name}
+            files.write_json(one.folder / RECORD, record)
         records.append({**record, "cell": one.cell.name, "seed": one.seed})
     return records
 
 
 def _carry_out(one: Planned, archives: Sequence[Archive], probe: ProbeSettings, say: Say, fresh: bool) -> Record:
-    run, started = one.folder / "run", time.monotonic()
+    started = time.monotonic()
+    facts: Record = {}
     try:
-        report = pretrain(
-            archives,
-            one.recipe,
-            run,
-            resume=not (fresh and run.exists()),
-            overwrite=fresh and run.exists(),
-            given=to_yaml(one.recipe.model_dump(mode="json", exclude_none=True)),
-        )
+        report = pretrain(archives, one.recipe, one.folder / "run", resume=not fresh, overwrite=fresh)
+        facts = {"steps": report.steps, "images": report.images, "training": report.metrics}
         encoder = load(report.model).on(one.recipe.device, channels_last=True)
         scores = _judge(encoder, archives, probe, one.folder)
     except StoppedBySignal as error:
         raise StoppedBySignal(error.what, where=error.where, fix="run the same command again to go on") from error
     except (TrainingError, DataError, ModelError, UsageError) as error:
         say(f"    failed: {error.what}" + (f" ({error.why})" if error.why else ""))
-        return {"status": FAILED, "error": explain(error), "scores": []}
-    facts = {"steps": report.steps, "images": report.images, "training": report.metrics}
+        return {"status": FAILED, "error": explain(error), "scores": [], **facts}
     return {"status": DONE, "scores": scores, **facts, "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -244,12 +269,12 @@ def run_controls(grid: Grid, archives: Sequence[Archive], output: Path, say: Say
             kind = files.digest([recipe.backbone.model_dump(), recipe.preprocessing.model_dump(mode="json")])
             if kind in seen:
                 continue
-            name = "random weights" if not seen else f"random weights of {cell.name}"
+            name = f"{RANDOM} of {cell.name}" if seen else RANDOM
             seen.append(kind)
             for drawn in grid.settings.seeds:
                 wanted.append((name, drawn, kind, lambda r=recipe, s=drawn: _random(r, archives[0], s)))  # type: ignore[misc]
     if "statistics" in grid.settings.controls:
-        wanted.append(("statistics", None, "", StatisticsEmbedder))
+        wanted.append((STATISTICS, None, "", StatisticsEmbedder))
     data = [archive.hash for archive in archives]
     records = []
     for name, seed, kind, make in wanted:
@@ -269,7 +294,7 @@ def run_controls(grid: Grid, archives: Sequence[Archive], output: Path, say: Say
 
 def _random(recipe: Recipe, archive: Archive, seed: int) -> Encoder:
     """An encoder as a recipe describes it, with fresh weights."""
-    preprocessing = _preprocessing(recipe, archive)
+    preprocessing = preprocessing_of(recipe, archive)
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), seed)
     encoder = Encoder(backbone, preprocessing, f"random:{recipe.name}:{seed}", recipe.backbone)
     return encoder.on(recipe.device, channels_last=True)

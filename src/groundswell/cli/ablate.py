@@ -57,7 +57,7 @@ def ablate(
         raise UsageError("no archive to train on", fix=f"groundswell ablate ARCHIVE --grid {grid} -o {output}")
     archives = [open_archive(path) for path in paths]
     if dry_run:
-        return _plan(chosen, archives, output)
+        return _plan(chosen, archives, output, retry_failed)
     study = run_study(chosen, archives, output, say, retry_failed=retry_failed)
     failed = [
         f"failed: {r['cell']}, seed {r['seed']}: {r['error']['what']}"
@@ -77,16 +77,17 @@ def ablate(
     return Outcome(for_json(data), escape("\n".join(lines)), PARTIAL if failed else 0)
 
 
-def _plan(grid: Grid, archives: list[Archive], output: Path) -> Outcome:
+def _plan(grid: Grid, archives: list[Archive], output: Path, retry_failed: bool) -> Outcome:
     """The runs that are left to do, and about how long they take."""
     from rich.markup import escape
 
-    from groundswell.ablation.runs import estimate, plan
+    from groundswell.ablation.runs import DONE, FAILED, estimate, plan
 
     planned = plan(grid, archives, output)
-    left = [one for one in planned if one.status not in ("done", "failed")]
-    minutes = estimate(left, archives)
-    total = sum(minutes[one.cell.name] for one in left)
+    left = [one for one in planned if one.status != DONE and (retry_failed or one.status != FAILED)]
+    untrained = [one for one in left if not one.trained]
+    minutes = estimate(untrained, archives)
+    total = sum(minutes[one.cell.name] for one in untrained)
     lines = []
     for cell in grid.cells:
         own = [one for one in planned if one.cell is cell]

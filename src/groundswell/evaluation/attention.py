@@ -174,7 +174,7 @@ def score_attention(
     """
     if not seeds:
         raise UsageError("the control needs at least one seed")
-    truths = [_thinned(truth, most) for truth in read_truths(archive, encoder.preprocessing.size)]
+    truths = read_truths(archive, encoder.preprocessing.size, most=most)
     if not truths:
         return None
     rows = np.unique(np.concatenate([truth.rows for truth in truths]))
@@ -197,13 +197,6 @@ def score_attention(
         result.heads[truth.name] = heads
         _compare(result, truth.name, tables, seeds, of_image, draws, seed)
     return result
-
-
-def _thinned(truth: Truth, most: int) -> Truth:
-    if len(truth.rows) <= most:
-        return truth
-    chosen = np.unique(np.linspace(0, len(truth.rows) - 1, most).round().astype(np.int64))
-    return Truth(truth.name, truth.rows[chosen], truth.masks[chosen])
 
 
 def _score_images(
