@@ -194,6 +194,8 @@ def prepared(name: str) -> Recipe:
             overrides += ["local_view_size=32", f"local_view_count={2 if vit else 4}"]
     if values["method"]["name"] == "dinov2":
         overrides += ["method.separate_heads=false"]
+    if values["method"]["name"] == "mae":
+        overrides += ["method.decoder_neighbours=false"]
     if vit:
         overrides += ["backbone.pooling=class"]
     return resolve_recipe([(name, values)], overrides)[0]

@@ -211,6 +211,69 @@ def test_ramps_are_learnt_as_far_as_they_can_be() -> None:
     assert 0.9 * ceiling < np.mean(explained[-10:]) < ceiling + 0.01
 
 
+def test_a_decoder_begins_as_if_it_had_no_neighbours() -> None:
+    without, having, (images, keys) = tiny(), tiny(decoder_neighbours=True), batch()
+    assert having.loss(images, keys)[0].item() == without.loss(images, keys)[0].item()
+    having.loss(images, keys)[0].backward()
+    assert having.decoder.neighbours is not None
+    assert having.decoder.neighbours.weight.grad is not None
+    assert having.decoder.neighbours.weight.grad.abs().max() > 0
+
+
+def test_a_patch_takes_from_those_beside_it_in_the_image() -> None:
+    """The sum over the 3 x 3 patches around each, one by one, in the order of the image."""
+    decoder, source = tiny(decoder_neighbours=True).decoder, torch.Generator().manual_seed(0)
+    assert decoder.neighbours is not None
+    with torch.no_grad():
+        decoder.neighbours.weight.normal_(generator=source)
+    keep, mask, restore = random_masks(rng.keys(0, range(2)), 16, 0.75)
+    tokens = torch.randn(2, 1 + keep.shape[1], 192, generator=source)
+    entered: list[Tensor] = []
+    decoder.blocks[0].register_forward_pre_hook(lambda module, given: entered.append(given[0]))
+    decoder(tokens, restore)
+
+    embedded = decoder.embed(tokens)
+    patches = decoder.mask_token.expand(2, 16, -1).clone()
+    for image in range(2):
+        patches[image, keep[image]] = embedded[image, 1:]
+    assert torch.equal(mask, (patches == decoder.mask_token).all(2))
+    for patch in range(16):
+        row, column = divmod(patch, 4)
+        expected = patches[:, patch].clone()
+        for y in range(max(row - 1, 0), min(row + 2, 4)):
+            for x in range(max(column - 1, 0), min(column + 2, 4)):
+                kernel = decoder.neighbours.weight[:, :, y - row + 1, x - column + 1]
+                expected = expected + patches[:, 4 * y + x] @ kernel.T
+        found = entered[0][:, 1 + patch] - decoder.positions[:, 1 + patch]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(entered[0][:, 0], embedded[:, 0] + decoder.positions[:, 0])
+
+
+def test_waves_are_continued_from_the_patches_beside_them() -> None:
+    """Single waves of 12 to 32 px: in 60 steps a decoder that knows its neighbours tells a part, another nothing."""
+    explained = {}
+    for neighbours in (False, True):
+        settings = BackboneSettings(name="vit-ti/8", depth=1, image_size=32)
+        backbone = build_backbone(settings, 1, seed=0)
+        assert isinstance(backbone, VisionTransformer)
+        method = MAE(MAESettings(**SMALL, decoder_neighbours=neighbours), backbone, whole, seed=0).train()
+        optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3, betas=(0.9, 0.95))
+        source, rows = torch.Generator().manual_seed(0), torch.arange(32.0)[:, None]
+        told = []
+        for step in range(60):
+            angle, shift, octave = torch.rand(3, 64, 1, 1, 1, generator=source)
+            along = torch.cos(2 * torch.pi * angle) * rows + torch.sin(2 * torch.pi * angle) * rows.T
+            images = torch.sin(2 * torch.pi * (along / (12 * (32 / 12) ** octave) + shift))
+            loss, observed = method.loss(images, rng.keys(step, range(64)))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            told.append(float(observed.scalars["explained"]))
+        explained[neighbours] = float(np.mean(told[-5:]))
+    assert explained[False] < 0.02
+    assert explained[True] > 0.2
+
+
 def test_a_decoder_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of decoder_heads"):
         MAESettings(decoder_dim=20, decoder_heads=8)

@@ -41,6 +41,9 @@ class MAESettings(Settings):
     decoder_dim: int = Field(default=512, ge=8)  # paper table 1b
     decoder_depth: int = Field(default=8, ge=1)  # paper table 1a
     decoder_heads: int = Field(default=16, ge=1)  # MC models_mae.py
+    decoder_neighbours: bool = False
+    """Ours: before the decoder's blocks each patch takes what its neighbours hold, by a 3 x 3 convolution. Blocks
+    must first learn from the positions who is beside whom: in a short run they do not (docs/methods/mae.md)."""
 
     @model_validator(mode="after")
     def _divisible(self) -> MAESettings:
@@ -67,6 +70,10 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sine_positions(width, grid), persistent=False)
+        self.neighbours = nn.Conv2d(width, width, 3, padding=1) if settings.decoder_neighbours else None
+        if self.neighbours is not None:  # at first the decoder is as if there were none
+            for p in self.neighbours.parameters():
+                nn.init.zeros_(p)
         self.blocks = nn.ModuleList(Block(width, settings.decoder_heads) for _ in range(settings.decoder_depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, values)
@@ -85,6 +92,10 @@ class Decoder(nn.Module):
         unseen = self.mask_token.to(x.dtype).expand(len(x), restore.shape[1] + 1 - x.shape[1], -1)
         patches = torch.cat([x[:, 1:], unseen], dim=1)
         patches = patches.gather(1, restore[:, :, None].expand_as(patches))
+        if self.neighbours is not None:
+            side = math.isqrt(restore.shape[1])
+            grid = patches.transpose(1, 2).reshape(len(x), -1, side, side)
+            patches = patches + self.neighbours(grid).flatten(2).transpose(1, 2)
         x = torch.cat([x[:, :1], patches], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
