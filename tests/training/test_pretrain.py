@@ -4,6 +4,8 @@ import json
 import math
 import os
 import signal
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -515,6 +517,32 @@ def test_two_processes_do_not_work_on_one_run(archive: Archive, output: Path) ->
     pretrain([archive], recipe, output)
     with run.claimed(), pytest.raises(UsageError, match="another process works on this run"):
         pretrain([archive], recipe, output, resume=True)
+
+
+def test_a_job_that_slurm_started_again_waits_for_the_lock_of_the_machine_that_died(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run = RunDirectory(output)
+    dead = ExitStack()
+    dead.enter_context(run.claimed())
+    lease = threading.Timer(0.7, dead.close)
+    lease.start()
+    with run.claimed():
+        assert not lease.is_alive()
+    lease.join()
+
+
+def test_a_file_system_without_locks_is_told_of_and_used(
+    output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with RunDirectory(output).claimed():
+        pass
+    assert "cannot be locked (Function not implemented)" in caplog.text
 
 
 def test_a_file_is_no_run_directory(archive: Archive, tmp_path: Path) -> None:

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from groundswell.errors import UsageError
 
+log = logging.getLogger(__name__)
+
 LOCK_FILE = ".lock"
 
 
 @contextmanager
-def held(path: Path, busy: str, *, shared: bool = False) -> Iterator[None]:
+def held(path: Path, busy: str, *, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock file, alone or with others that share it; `UsageError` (``busy``) when it is held otherwise.
 
-    On file systems of several machines this needs one that knows ``flock`` (NFS 4, Lustre mounted with ``flock``).
+    On file systems of several machines this needs one that knows ``flock`` (NFS 4, Lustre mounted with ``flock``);
+    where one does not, that is said in the log. ``patience`` is how many seconds to wait for another holder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as handle:
         if os.name == "posix":
-            import fcntl
+            _lock(handle.fileno(), path, busy, shared, time.monotonic() + patience)
+        yield
 
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
+
+def _lock(descriptor: int, path: Path, busy: str, shared: bool, until: float) -> None:
+    import fcntl
+
+    while True:
+        try:
+            return fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
                 raise UsageError(
                     busy,
                     where=path.parent,
                     fix="wait until it has finished, or stop it; what it has committed is kept",
                 ) from None
-        yield
+            time.sleep(0.5)
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): see that no other process writes there", path.parent, error.strerror)
+            return None

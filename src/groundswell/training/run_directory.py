@@ -48,6 +48,7 @@ Row = dict[str, Any]
 
 # What a run writes besides its log. The settings go last: by them a folder is known for a run's.
 _FOLDERS = ("checkpoints", "model", "model-best", "pruning")
+_LEASE = 180.0  # seconds; of NFS 4 it is 90
 _FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*", "resolved.yaml*")
 
 
@@ -106,6 +107,8 @@ class RunDirectory:
     def claimed(self) -> Iterator[None]:
         """Keep other runs out, which would write the same files; of several processes the first does.
 
+        A job that Slurm started again waits: the lock of a machine that died is held until its lease is over.
+
         Raises
         ------
         UsageError
@@ -114,7 +117,8 @@ class RunDirectory:
         if not distributed.is_first():
             yield
             return
-        with held(self.path / LOCK_FILE, "another process works on this run"):
+        patience = _LEASE if "SLURM_RESTART_COUNT" in os.environ else 0.0
+        with held(self.path / LOCK_FILE, "another process works on this run", patience=patience):
             yield
 
     def clear(self) -> None:
