@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import crash
 from groundswell.ablation import runs
 from groundswell.archive.ingest import ingest
+from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.archive.reader import Archive
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
@@ -296,6 +297,15 @@ def test_without_an_archive_there_is_nothing_to_do(grid: Path, tmp_path: Path) -
     result = CliRunner().invoke(application, ["ablate", "length.steps=2", "-g", str(grid), "-o", str(tmp_path / "s")])
     assert result.exit_code == 2
     assert "no archive" in result.stderr
+
+
+def test_two_processes_do_not_work_on_one_study(archive: Archive, grid: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    with held(study / LOCK_FILE, "busy"):
+        result = ablate(archive, grid, study)
+    assert result.exit_code == 2
+    assert "another process works on this study" in result.stderr
+    assert [path.name for path in study.iterdir()] == [LOCK_FILE]  # nothing that stands in the way of the next
 
 
 def test_a_stopped_study_ends_with_75_and_goes_on(archive: Archive, grid: Path, tmp_path: Path) -> None:

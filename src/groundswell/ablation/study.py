@@ -14,6 +14,7 @@ from groundswell.ablation.grid import BASE, Grid
 from groundswell.ablation.plot import draw_ablation
 from groundswell.ablation.runs import FAILED, Say, plan, run_all, run_controls
 from groundswell.ablation.table import long_table, summarise, write_table
+from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.archive.reader import Archive
 from groundswell.encoder.provenance import attribution, describe, in_words
 from groundswell.errors import TrainingError, UsageError
@@ -62,27 +63,29 @@ def run_study(
     Raises
     ------
     UsageError
-        When ``output`` holds something else.
+        When ``output`` holds something else, or another process works there.
     TrainingError
         When every run failed.
     StoppedBySignal
         After SIGTERM or Ctrl-C; the same call goes on.
     """
     folder = Path(output)
-    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in ("runs", RESULTS)):
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if there - {LOCK_FILE} and not there & {"runs", RESULTS}:
         raise UsageError(
             "there is something else at the place of the study", where=folder, fix="choose another --output"
         )
     planned = plan(grid, archives, folder)
-    runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
-    if all(record["status"] == FAILED for record in runs):
-        raise TrainingError(
-            f"all {len(runs)} runs of the study failed",
-            where=folder,
-            why=str(runs[0]["error"]["what"]),
-            fix="try the base alone first (groundswell pretrain), then add --retry-failed",
-        )
-    controls = run_controls(grid, archives, folder, say)
+    with held(folder / LOCK_FILE, "another process works on this study"):
+        runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
+        if all(record["status"] == FAILED for record in runs):
+            raise TrainingError(
+                f"all {len(runs)} runs of the study failed",
+                where=folder,
+                why=str(runs[0]["error"]["what"]),
+                fix="try the base alone first (groundswell pretrain), then add --retry-failed",
+            )
+        controls = run_controls(grid, archives, folder, say)
     table = summarise(grid, runs, controls)
     paths = write_table(table, folder)
     data = [describe(archive) for archive in archives]

@@ -46,9 +46,9 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+_LEASE = 180.0  # seconds; of NFS 4 it is 90
 # What a run writes besides its log. The settings go last: by them a folder is known for a run's.
 _FOLDERS = ("checkpoints", "model", "model-best", "pruning")
-_LEASE = 180.0  # seconds; of NFS 4 it is 90
 _FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*", "resolved.yaml*")
 
 
