@@ -183,3 +183,39 @@ def test_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_kernel_i
         ours.abs().mean() < 1.5 * fused.abs().mean()
     )  # bfloat16 keeps 8 bits: most of either is the rounding of q, k, v
     assert ours.abs().mean() < 0.02 * exact.abs().mean().clamp(min=0.1)
+
+
+def test_neighbours_begin_as_none_and_leave_class_token_and_registers_alone() -> None:
+    plain, vit, x = network(registers=2), network(registers=2, neighbours=True), images()
+    assert torch.equal(vit(x).pooled, plain(x).pooled)
+    assert vit.neighbours is not None
+    with torch.no_grad():
+        vit.neighbours.conv.weight.normal_(generator=torch.Generator().manual_seed(2))
+    assert not torch.equal(vit(x).pooled, plain(x).pooled)
+    before, after = [], []
+    first, second = vit.blocks[0], vit.blocks[1]
+    first.register_forward_hook(lambda module, given, out: before.append(out))
+    second.register_forward_pre_hook(lambda module, given: after.append(given[0]))
+    vit(images(size=48))  # of another grid than the table's
+    assert torch.equal(before[0][:, :3], after[0][:, :3])
+    patches = before[0][:, 3:].transpose(1, 2).reshape(2, 16, 6, 6)
+    expected = patches + F.conv2d(patches, vit.neighbours.conv.weight, vit.neighbours.conv.bias, padding=1)
+    torch.testing.assert_close(after[0][:, 3:], expected.flatten(2).transpose(1, 2))
+
+
+def test_neighbours_are_the_same_whether_all_tokens_are_wanted_or_some() -> None:
+    vit, x = network(neighbours=True), images()
+    assert vit.neighbours is not None
+    with torch.no_grad():
+        vit.neighbours.conv.weight.normal_(generator=torch.Generator().manual_seed(2))
+    wanted = torch.rand(2, 16, generator=torch.Generator().manual_seed(3)) < 0.4
+    pooled, patches = vit.pooled_and_patches(x, patches=wanted)
+    whole = vit(x)
+    torch.testing.assert_close(pooled, whole.pooled)
+    torch.testing.assert_close(patches, whole.spatial.flatten(2).transpose(1, 2)[wanted])
+
+
+def test_neighbours_need_two_blocks() -> None:
+    with pytest.raises(ModelError, match="there is one") as caught:
+        VisionTransformer(16, 1, 2, 8, 1, image_size=32, neighbours=True)
+    assert "backbone.depth=2" in (caught.value.fix or "")

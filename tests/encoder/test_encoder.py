@@ -13,7 +13,7 @@ from small_encoder import small_encoder
 from groundswell.archive.reader import Archive
 from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.encoder.encoder import Encoder, random_encoder
-from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.encoder.preprocessing import ChannelInput, Preprocessing, PreprocessingSettings
 from groundswell.errors import DataError, ModelError, QuantityError, UsageError
 from groundswell.physics.imagette import Channel, Imagette, Metadata, Quantity
 
@@ -152,3 +152,25 @@ def test_faster_settings_stay_close(archive: Archive) -> None:
     # bfloat16 rounds to 2^-9: 18 layers of independent roundings make about 1 %, and float32 none of it
     assert (error > 1e-5).all()
     assert error.max() < 0.04
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"name": "vit-ti/8", "image_size": 32, "depth": 1}, "d88de203df1777ac"),
+        ({"name": "resnet18", "width": 4}, "19597c6950f3ffec"),
+    ],
+)
+def test_an_encoder_is_known_by_the_same_digest_in_every_version(settings: dict[str, object], expected: str) -> None:
+    backbone = BackboneSettings.model_validate(settings)
+    channel = ChannelInput(
+        name="VV",
+        quantity=Quantity.ROUGHNESS_DB,
+        gamma=1.0,
+        standardise=False,
+        clip=(-30.0, 30.0),
+        offset=0.0,
+        scale=7.5,
+    )
+    encoder = Encoder(build_backbone(backbone, 1, 0), Preprocessing(channels=(channel,), size=32), "x", backbone)
+    assert encoder.fingerprint().startswith(expected)

@@ -216,8 +216,8 @@ def test_a_decoder_begins_as_if_it_had_no_neighbours() -> None:
     assert having.loss(images, keys)[0].item() == without.loss(images, keys)[0].item()
     having.loss(images, keys)[0].backward()
     assert having.decoder.neighbours is not None
-    assert having.decoder.neighbours.weight.grad is not None
-    assert having.decoder.neighbours.weight.grad.abs().max() > 0
+    assert having.decoder.neighbours.conv.weight.grad is not None
+    assert having.decoder.neighbours.conv.weight.grad.abs().max() > 0
 
 
 def test_a_patch_takes_from_those_beside_it_in_the_image() -> None:
@@ -225,7 +225,7 @@ def test_a_patch_takes_from_those_beside_it_in_the_image() -> None:
     decoder, source = tiny(decoder_neighbours=True).decoder, torch.Generator().manual_seed(0)
     assert decoder.neighbours is not None
     with torch.no_grad():
-        decoder.neighbours.weight.normal_(generator=source)
+        decoder.neighbours.conv.weight.normal_(generator=source)
     keep, mask, restore = random_masks(rng.keys(0, range(2)), 16, 0.75)
     tokens = torch.randn(2, 1 + keep.shape[1], 192, generator=source)
     entered: list[Tensor] = []
@@ -242,7 +242,7 @@ def test_a_patch_takes_from_those_beside_it_in_the_image() -> None:
         expected = patches[:, patch].clone()
         for y in range(max(row - 1, 0), min(row + 2, 4)):
             for x in range(max(column - 1, 0), min(column + 2, 4)):
-                kernel = decoder.neighbours.weight[:, :, y - row + 1, x - column + 1]
+                kernel = decoder.neighbours.conv.weight[:, :, y - row + 1, x - column + 1]
                 expected = expected + patches[:, 4 * y + x] @ kernel.T
         found = entered[0][:, 1 + patch] - decoder.positions[:, 1 + patch]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

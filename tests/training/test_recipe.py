@@ -49,6 +49,13 @@ RESNET = {**BASE, "backbone": {"name": "resnet50"}}
             "local views of 96 px are larger than the global ones of 64",
             "local_view_size=32",
         ),
+        (
+            BASE,
+            ["method.name=mae", "backbone.neighbours=true"],
+            "a part of the patches",
+            "method.decoder_neighbours=true",
+        ),
+        (RESNET, ["backbone.neighbours=true"], "bad value for the setting 'backbone'", ""),
         (BASE, ["preprocessing.size=100"], "preprocessing.size 100 is no multiple", "preprocessing.size=96"),
         (BASE, ["local_view_count=2"], "no local views for local_view_count", "local_views.policy"),
         (BASE, ["local_views.policy=ocean"], "local_views means nothing for simclr", "local_views=null"),

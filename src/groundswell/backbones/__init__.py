@@ -71,6 +71,8 @@ class BackboneSettings(Settings):
         ViT: number of blocks, that of its size if not given (12; 24 for ``l``).
     registers : int
         ViT: extra tokens.
+    neighbours : bool
+        ViT (ours): between the first two blocks each patch takes what those around it hold, by a 3x3 convolution.
     image_size : int
         ViT: px that the position table is made for; other sizes interpolate it.
     """
@@ -81,6 +83,7 @@ class BackboneSettings(Settings):
     pooling: StagePooling | TokenPooling = "mean"
     depth: int | None = Field(default=None, ge=1, le=64)
     registers: int = Field(default=0, ge=0, le=64)
+    neighbours: bool = False
     image_size: int = Field(default=256, ge=8)
 
     @property
@@ -99,7 +102,7 @@ class BackboneSettings(Settings):
     def _settings_of_the_other_family(self) -> Self:
         if self.pooling not in get_args(TokenPooling if self.name.startswith("vit") else StagePooling):
             raise ValueError(f"{self.name} cannot pool by {self.pooling!r}: leave pooling out, or use stages")
-        resnet, vit = {"width", "stem"}, {"depth", "registers", "image_size"}
+        resnet, vit = {"width", "stem"}, {"depth", "registers", "neighbours", "image_size"}
         foreign = resnet if self.name.startswith("vit") else vit
         for field in sorted(foreign & self.model_fields_set):
             if getattr(self, field) != type(self).model_fields[field].default:
@@ -141,6 +144,7 @@ def build_backbone(settings: BackboneSettings, in_channels: int, seed: int) -> B
                 image_size=settings.image_size,
                 registers=settings.registers,
                 pooling=settings.pooling,
+                neighbours=settings.neighbours,
             )
     with torch.no_grad():
         network.initialise(generator)

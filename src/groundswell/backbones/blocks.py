@@ -1,4 +1,7 @@
-"""The transformer block: attention, MLP, and drop path around either (arXiv 2010.11929, 1603.09382, 2103.17239)."""
+"""The transformer block: attention, MLP, and drop path around either (arXiv 2010.11929, 1603.09382, 2103.17239).
+
+And what blocks otherwise learn late: who is beside whom.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,24 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return y
+
+
+class Neighbours(nn.Module):
+    """Patches and what is around each, ``[N, h w, D]`` to ``[N, h w, D]``: plus a 3x3 convolution, zero at first.
+
+    After the conditional positions of Chu et al. 2021 (arXiv 2102.10882), whose convolution is depthwise. Attention
+    must learn from the table of positions which patches are beside one; in a short run it does not.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        for p in self.conv.parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        around: Tensor = self.conv(patches.transpose(1, 2).unflatten(2, grid))  # type: ignore[no-untyped-call]
+        return patches + around.flatten(2).transpose(1, 2)
 
 
 class Block(nn.Module):

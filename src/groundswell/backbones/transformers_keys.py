@@ -55,8 +55,8 @@ _TABLES = {"resnet": _RESNET, "vit": _VIT, "dinov2_with_registers": _DINOV2}
 def transformers_config(settings: BackboneSettings, in_channels: int) -> dict[str, Any] | None:
     """The ``config.json`` of the transformers class that computes what our backbone does.
 
-    None for the small ResNet stem, which transformers does not have. Its networks pool by the mean or the class token
-    alone: with ``pooling="stages"`` the spatial features agree and what they pool does not.
+    None for the small ResNet stem and for neighbours in a ViT, which transformers does not have. Its networks pool by
+    the mean or the class token alone: with ``pooling="stages"`` the spatial features agree and what they pool does not.
     """
     if settings.name in RESNETS:
         if settings.stem != "imagenet":
@@ -74,6 +74,8 @@ def transformers_config(settings: BackboneSettings, in_channels: int) -> dict[st
             "downsample_in_first_stage": False,
             "downsample_in_bottleneck": False,
         }
+    if settings.neighbours:
+        return None
     size, patch = settings.name.removeprefix("vit-").split("/")
     dim, depth, heads = VIT_SIZES[size]
     common = {

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from groundswell.backbones.base import Backbone, Features
-from groundswell.backbones.blocks import Block
+from groundswell.backbones.blocks import Block, Neighbours
 from groundswell.errors import ModelError
 
 Visit = Callable[[int, Tensor], None]
@@ -53,6 +53,8 @@ class VisionTransformer(Backbone):
         Height and width in px of the images that the position table is made for; other sizes interpolate it.
     registers : int
         Extra tokens that take no part in the output.
+    neighbours : bool
+        Ours: between the first two blocks each patch takes what those around it hold (`blocks.Neighbours`).
     pooling : "class" or "stages"
         "class": ``pooled`` is the class token, as in the papers.
         "stages" (ours): the class token, the means over the patches after the second, third and last quarter of the
@@ -82,6 +84,7 @@ class VisionTransformer(Backbone):
         image_size: int = 256,
         registers: int = 0,
         pooling: TokenPooling = "class",
+        neighbours: bool = False,
     ) -> None:
         super().__init__(width if pooling == "class" else 7 * width, in_channels)
         if image_size % patch:
@@ -89,6 +92,12 @@ class VisionTransformer(Backbone):
                 f"image_size {image_size} is not a multiple of the patch of {patch} px",
                 where="backbone.image_size",
                 fix=f"use {max(image_size // patch, 1) * patch}",
+            )
+        if neighbours and depth < 2:
+            raise ModelError(
+                "patches meet their neighbours between two blocks, and there is one",
+                where="backbone.depth",
+                fix="set backbone.depth=2 or more, or backbone.neighbours=false",
             )
         self.width = width
         self.pooling = pooling
@@ -102,6 +111,7 @@ class VisionTransformer(Backbone):
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
         self.patch_embed = PatchEmbedding(in_channels, width, patch)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.neighbours = Neighbours(width) if neighbours else None
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def initialise(self, generator: Generator) -> None:
@@ -204,9 +214,16 @@ class VisionTransformer(Backbone):
         return x
 
     def transform(
-        self, x: Tensor, draws: Tensor | None = None, rows: Tensor | None = None, visit: Visit | None = None
+        self,
+        x: Tensor,
+        draws: Tensor | None = None,
+        rows: Tensor | None = None,
+        visit: Visit | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> Tensor:
         """All blocks and the final norm, ``[N, T, D]`` to ``[N, T, D]``; ``draws [N, 2 depth]`` are for drop path.
+
+        ``grid`` is how many rows and columns of patches the tokens are, which `Neighbours` asks for.
 
         With ``rows [M]``, the tokens at these places in ``N * T`` alone: ``[M, D]``, the last block spared the others.
         ``visit(n, tokens)`` is shown the tokens after n blocks, from none to all.
@@ -215,12 +232,18 @@ class VisionTransformer(Backbone):
         for i, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
             if visit is not None:
                 visit(i, x)
+            if i == 1 and self.neighbours is not None:
+                assert grid is not None
+                x = torch.cat([x[:, : self.prefix], self.neighbours(x[:, self.prefix :], grid)], dim=1)
             drawn = None if draws is None else draws[:, 2 * i : 2 * i + 2]
             x = block(x, rate, drawn, rows if i == last else None)
         if visit is not None:
             visit(len(self.blocks), x)
         y: Tensor = self.norm(x)
         return y
+
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        return images.shape[2] // self.patch, images.shape[3] // self.patch
 
     def pooled_and_patches(
         self,
@@ -248,7 +271,7 @@ class VisionTransformer(Backbone):
         if patches is not None:
             image, patch = patches.nonzero(as_tuple=True)
             rows = torch.cat([rows, image * t + self.prefix + patch])
-        y = self.transform(x, draws, rows)
+        y = self.transform(x, draws, rows, grid=self._grid_of(images))
         return y[:n], y[n:]
 
     def forward(self, images: Tensor, mask: Tensor | None = None, draws: Tensor | None = None) -> Features:
@@ -284,8 +307,8 @@ class VisionTransformer(Backbone):
             if visit is not None:
                 visit(count, tokens)
 
-        x = self.transform(self.embed(images, mask), draws, visit=look)
-        h, w = images.shape[2] // self.patch, images.shape[3] // self.patch
+        h, w = self._grid_of(images)
+        x = self.transform(self.embed(images, mask), draws, visit=look, grid=(h, w))
         spatial = x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.width, h, w)
         if self.pooling == "class":
             return Features(x[:, 0], spatial)

@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 
 from groundswell import rng
 from groundswell.backbones import VisionTransformer
-from groundswell.backbones.blocks import Block
+from groundswell.backbones.blocks import Block, Neighbours
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
 from groundswell.objectives.mae import mae_loss, patchify
@@ -42,8 +42,7 @@ class MAESettings(Settings):
     decoder_depth: int = Field(default=8, ge=1)  # paper table 1a
     decoder_heads: int = Field(default=16, ge=1)  # MC models_mae.py
     decoder_neighbours: bool = False
-    """Ours: before the decoder's blocks each patch takes what its neighbours hold, by a 3 x 3 convolution. Blocks
-    must first learn from the positions who is beside whom: in a short run they do not (docs/methods/mae.md)."""
+    """Ours: before the decoder's blocks each patch takes what those around it hold (`blocks.Neighbours`)."""
 
     @model_validator(mode="after")
     def _divisible(self) -> MAESettings:
@@ -70,10 +69,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sine_positions(width, grid), persistent=False)
-        self.neighbours = nn.Conv2d(width, width, 3, padding=1) if settings.decoder_neighbours else None
-        if self.neighbours is not None:  # at first the decoder is as if there were none
-            for p in self.neighbours.parameters():
-                nn.init.zeros_(p)
+        self.neighbours = Neighbours(width) if settings.decoder_neighbours else None
         self.blocks = nn.ModuleList(Block(width, settings.decoder_heads) for _ in range(settings.decoder_depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, values)
@@ -94,8 +90,7 @@ class Decoder(nn.Module):
         patches = patches.gather(1, restore[:, :, None].expand_as(patches))
         if self.neighbours is not None:
             side = math.isqrt(restore.shape[1])
-            grid = patches.transpose(1, 2).reshape(len(x), -1, side, side)
-            patches = patches + self.neighbours(grid).flatten(2).transpose(1, 2)
+            patches = self.neighbours(patches, (side, side))
         x = torch.cat([x[:, :1], patches], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)

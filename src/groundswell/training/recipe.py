@@ -168,6 +168,11 @@ class Recipe(Settings):
                 fix="set method.separate_heads=true, or backbone.pooling=class",
             )
         if isinstance(self.method, MAESettings):
+            if backbone.neighbours:
+                raise ConfigError(
+                    "mae shows the encoder a part of the patches, which have no neighbours then",
+                    fix="set backbone.neighbours=false; method.decoder_neighbours=true is for its decoder",
+                )
             kept_patches((self.view_size // patch) ** 2, self.method.mask_ratio)
         if name == "mae" and backbone.image_size != self.view_size:
             raise ConfigError(
