@@ -15,6 +15,7 @@ from groundswell.training.optimisers import (
     build_optimiser,
     clip_gradients,
     parameter_groups,
+    rate_scale,
     set_rates,
 )
 
@@ -62,6 +63,14 @@ def test_a_lars_step_of_a_weight_does_not_depend_on_the_scale_of_its_gradient(sc
     optimiser.step()
     moved = (layer.weight.detach() - before).norm() / before.norm()
     assert float(moved) == pytest.approx(2.0 * 0.001, rel=1e-12)
+
+
+def test_neighbours_learn_at_the_rate_of_the_block_behind_them() -> None:
+    of = [
+        rate_scale(f"backbone.{name}", 12, 0.9, 0.2)
+        for name in ("blocks.0.mlp", "neighbours.conv.weight", "blocks.1.mlp")
+    ]
+    assert of == pytest.approx([0.9**12, 0.9**11, 0.9**11])
 
 
 def test_biases_and_norms_do_not_decay_and_nothing_is_left_out() -> None:

@@ -109,7 +109,7 @@ def plan(grid: Grid, archives: Sequence[Archive], output: Path) -> list[Planned]
     for seed in grid.settings.seeds:
         for cell in grid.cells:
             recipe = cell.with_seed(seed)
-            settings = recipe.model_dump(mode="json", exclude=_NOT_THE_MODEL)
+            settings = recipe.model_dump(mode="json", exclude=_NOT_THE_MODEL) | {"backbone": recipe.backbone.identity()}
             key = files.digest([settings, data, metadata.version("groundswell")])[:12]
             if key not in folders:
                 there = sorted((output / "runs").glob(f"*-{key}"))
@@ -266,7 +266,7 @@ def run_controls(grid: Grid, archives: Sequence[Archive], output: Path, say: Say
         seen: list[str] = []
         for cell in grid.cells:
             recipe = cell.recipe
-            kind = files.digest([recipe.backbone.model_dump(), recipe.preprocessing.model_dump(mode="json")])
+            kind = files.digest([recipe.backbone.identity(), recipe.preprocessing.model_dump(mode="json")])
             if kind in seen:
                 continue
             name = f"{RANDOM} of {cell.name}" if seen else RANDOM

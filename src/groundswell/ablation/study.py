@@ -14,7 +14,7 @@ from groundswell.ablation.grid import BASE, Grid
 from groundswell.ablation.plot import draw_ablation
 from groundswell.ablation.runs import FAILED, Say, plan, run_all, run_controls
 from groundswell.ablation.table import long_table, summarise, write_table
-from groundswell.archive.locks import LOCK_FILE, held
+from groundswell.archive.locks import LOCK_FILE, held, patience
 from groundswell.archive.reader import Archive
 from groundswell.encoder.provenance import attribution, describe, in_words
 from groundswell.errors import TrainingError, UsageError
@@ -76,7 +76,7 @@ def run_study(
             "there is something else at the place of the study", where=folder, fix="choose another --output"
         )
     planned = plan(grid, archives, folder)
-    with held(folder / LOCK_FILE, "another process works on this study"):
+    with held(folder / LOCK_FILE, "another process works on this study", patience=patience()):
         runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
         if all(record["status"] == FAILED for record in runs):
             raise TrainingError(

@@ -14,6 +14,12 @@ from groundswell.errors import UsageError
 log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
+_LEASE = 180.0  # seconds; of NFS 4 it is 90
+
+
+def patience() -> float:
+    """Seconds to wait for a lock: a job that Slurm started again may meet that of its machine that died."""
+    return _LEASE if "SLURM_RESTART_COUNT" in os.environ else 0.0
 
 
 @contextmanager

@@ -91,6 +91,10 @@ class BackboneSettings(Settings):
         """Side of a patch, px; 1 for a ResNet, which takes images of any size."""
         return int(self.name.split("/")[1]) if "/" in self.name else 1
 
+    def identity(self) -> dict[str, Any]:
+        """What a digest of an architecture is made of: as before there were neighbours, where there are none."""
+        return self.model_dump(mode="json", exclude=set() if self.neighbours else {"neighbours"})
+
     @model_validator(mode="before")
     @classmethod
     def _pool_as_the_paper(cls, values: Any) -> Any:

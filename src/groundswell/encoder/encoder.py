@@ -86,9 +86,7 @@ class Encoder:
 
     def fingerprint(self) -> str:
         """Hex SHA-256 of weights (name, shape, bytes), architecture and preprocessing."""
-        unused = set() if self.settings.neighbours else {"neighbours"}  # as before there was such a setting
-        architecture = self.settings.model_dump(mode="json", exclude=unused)
-        total = hashlib.sha256(digest([architecture, self.preprocessing.hash]).encode())
+        total = hashlib.sha256(digest([self.settings.identity(), self.preprocessing.hash]).encode())
         for name, tensor in sorted(self.backbone.state_dict().items()):
             values = tensor.detach().cpu().contiguous()
             total.update(f"{name}{list(values.shape)}{values.dtype}".encode())

@@ -225,14 +225,10 @@ def start_from(session: Session, model: str | Path) -> None:
 
 
 def check_parent(session: Session, model: str | Path) -> None:
-    """Raise `UsageError` where a resumed run started from another model; one that has gone since is not asked for."""
-    if not is_model_directory(model):
-        return
-    before, now = session.parent and session.parent.id, load(model).id
+    """Say where a resumed run started from another model, or that is not known; it goes on from its checkpoint."""
+    before, now = session.parent and session.parent.id, load(model).id if is_model_directory(model) else None
     if before != now:
-        raise UsageError(
-            "the run to resume started from another model",
-            where=model,
-            why=f"it started from {before or 'none, or from one that was not recorded'}, and this is {now}",
-            fix="leave --init out: the run has its weights in its checkpoint",
+        log.warning(
+            "the run goes on from its checkpoint: it started from %s, and not from %s (%s)",
+            *(before or "fresh weights, or from a model that was not recorded", model, now or "which is not there"),
         )

@@ -161,7 +161,7 @@ def read_checkpoint(path: Path) -> State:
             "a checkpoint could not be read",
             where=path,
             why=error.strerror or str(error),
-            fix="look after the disk, then run the same command with --resume",
+            fix="look after the disk, then use --resume again; to use the checkpoint before it, move this one away",
         ) from error
     expected = None
     with suppress(ValueError, KeyError, TypeError):

@@ -148,6 +148,8 @@ def rate_scale(name: str, depth: int, layer_decay: float, patch_rate: float) -> 
     """
     if not depth or not name.startswith("backbone.") or name.startswith("backbone.norm."):
         return 1.0
+    if name.startswith("backbone.neighbours."):  # between blocks 0 and 1
+        return float(layer_decay ** (depth - 1))
     if block := re.match(r"backbone\.blocks\.(\d+)\.", name):
         return float(layer_decay ** (depth - int(block[1])))
     return float(layer_decay ** (depth + 1)) * (patch_rate if name.startswith("backbone.patch_embed.") else 1.0)

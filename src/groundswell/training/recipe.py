@@ -284,7 +284,7 @@ def resolve_recipe(
         if idle:
             raise ConfigError(
                 f"there are no local views for {' and '.join(idle)}",
-                fix="leave it out, or choose the views, too: local_views.policy=oceansar1-local",
+                fix="leave it out, or choose the views, too: local_views.policy=oceansar1-local local_view_size=32",
             )
     for field in ("views", "second_views", "local_views"):
         views: ViewSettings | None = getattr(recipe, field)

@@ -34,7 +34,7 @@ import torch
 import yaml
 
 from groundswell import distributed, files
-from groundswell.archive.locks import LOCK_FILE, held
+from groundswell.archive.locks import LOCK_FILE, held, patience
 from groundswell.config import Origins
 from groundswell.errors import GroundswellError, UsageError
 from groundswell.training.precision import cpu_instructions
@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
-_LEASE = 180.0  # seconds; of NFS 4 it is 90
 # What a run writes besides its log. The settings go last: by them a folder is known for a run's.
 _FOLDERS = ("checkpoints", "model", "model-best", "pruning")
 _FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*", "resolved.yaml*")
@@ -107,8 +106,6 @@ class RunDirectory:
     def claimed(self) -> Iterator[None]:
         """Keep other runs out, which would write the same files; of several processes the first does.
 
-        A job that Slurm started again waits: the lock of a machine that died is held until its lease is over.
-
         Raises
         ------
         UsageError
@@ -117,8 +114,7 @@ class RunDirectory:
         if not distributed.is_first():
             yield
             return
-        patience = _LEASE if "SLURM_RESTART_COUNT" in os.environ else 0.0
-        with held(self.path / LOCK_FILE, "another process works on this run", patience=patience):
+        with held(self.path / LOCK_FILE, "another process works on this run", patience=patience()):
             yield
 
     def clear(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-# The kinds of label that operations name in ``unphysical_for``, and the words that a column of each kind is called by.
+# The kinds of label that operations name in ``unphysical_for`` (temperature among regression targets alone), and the
+# words that a column of each kind is called by.
 WORDS = {
     "wind speed": ("wind_speed", "windspeed", "u10", "wspd"),
     "wave height": ("hs", "hsalt", "swh", "wave_height"),
