@@ -59,7 +59,7 @@ def test_what_is_published_of_heads_masks_and_optimisers_stands_there_too() -> N
     mae = shipped("sar-mae")
     assert mae.method.model_dump() == {
         **{"name": "mae", "mask_ratio": 0.75, "normalise": False, "positions": "learned"},
-        **{"decoder_dim": 512, "decoder_depth": 1, "decoder_heads": 16},
+        **{"decoder_dim": 512, "decoder_depth": 1, "decoder_heads": 16, "decoder_neighbours": False},
     }
     assert (mae.optimiser.lr, mae.schedule.warmup, mae.schedule.final) == (1.5e-4, 0.0, 1.0)
     second = shipped("oceansar2")
