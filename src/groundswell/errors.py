@@ -61,6 +61,10 @@ class UsageError(GroundswellError):
     exit_code = 2
 
 
+class BusyError(UsageError):
+    """Another process works on what is to be written."""
+
+
 class ConfigError(UsageError):
     """A setting is unknown, missing or out of range."""
 

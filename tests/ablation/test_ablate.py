@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import crash
 from groundswell.ablation import runs
 from groundswell.archive.ingest import ingest
-from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.archive.reader import Archive
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
 from groundswell.errors import DataError
+from groundswell.locks import LOCK_FILE, held
 from training.tiny import Waves, make_archive, tiny_recipe
 
 
@@ -306,6 +307,21 @@ def test_two_processes_do_not_work_on_one_study(archive: Archive, grid: Path, tm
     assert result.exit_code == 2
     assert "another process works on this study" in result.stderr
     assert [path.name for path in study.iterdir()] == [LOCK_FILE]  # nothing that stands in the way of the next
+
+
+def test_a_run_that_another_process_works_on_has_not_failed(
+    archive: Archive, grid: Path, whole: Path, tmp_path: Path
+) -> None:
+    study = shutil.copytree(whole, tmp_path / "study")
+    folder = sorted((study / "runs").iterdir())[0]
+    (folder / "record.json").unlink()
+    with held(folder / "run" / LOCK_FILE, "busy"):
+        result = ablate(archive, grid, study)
+    assert result.exit_code == 2
+    assert "another process works on this run" in result.stderr
+    assert not (folder / "record.json").exists()
+    assert ablate(archive, grid, study).exit_code == 0
+    assert (study / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
 
 
 def test_a_stopped_study_ends_with_75_and_goes_on(archive: Archive, grid: Path, tmp_path: Path) -> None:

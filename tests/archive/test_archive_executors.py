@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 import crash
 from groundswell.archive.ingest import ingest, ingest_share, plan_ingest
-from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.archive.planning import Options
 from groundswell.archive.reader import open_archive
 from groundswell.archive.schema import pending_file, shard_file
@@ -25,6 +24,7 @@ from groundswell.errors import DataError, GroundswellError, StoppedBySignal, Usa
 from groundswell.executors.dask import Dask
 from groundswell.executors.local import Local
 from groundswell.executors.tasks import Executor, Lost, Serial, Share
+from groundswell.locks import LOCK_FILE, held
 from groundswell.physics.imagette import Imagette
 from groundswell.products.source import Rejected
 

@@ -27,8 +27,8 @@ def test_the_monitor_keeps_groups_in_one_half_and_names_an_unknown_label(archive
             codes = rows["label_pattern"].astype("category").cat.codes.to_numpy()  # type: ignore[index]
             return np.eye(3, dtype=np.float32)[codes]
 
-    score = knn_monitor([archive], "pattern", "split == 'train'", seed=0)
-    assert score(Oracle()) == 1.0  # type: ignore[arg-type]
+    monitor = knn_monitor([archive], "pattern", "split == 'train'", seed=0)
+    assert monitor.judge(Oracle()) == 1.0  # type: ignore[arg-type]
     assert len(seen) == len(set(seen)) == 36
     with pytest.raises(DataError, match="no label") as caught:
         knn_monitor([archive], "patern", None, seed=0)

@@ -8,7 +8,7 @@ import torch
 
 from groundswell import files
 from groundswell.errors import GroundswellError, ModelError
-from groundswell.training.checkpoint import Checkpoints, read_checkpoint
+from groundswell.training.checkpoint import Checkpoints, Score, read_checkpoint
 
 
 def state(value: float) -> dict[str, object]:
@@ -116,36 +116,37 @@ def test_a_full_disk_keeps_the_previous_checkpoint(store: Checkpoints, monkeypat
 
 
 def test_the_newest_and_the_best_are_kept(store: Checkpoints) -> None:
-    assert store.is_best(0.75)
-    store.save(20, state(20), best=0.75)
-    assert not store.is_best(0.5)
+    assert store.is_best(Score("kNN", 0.75))
+    store.save(20, state(20), best=Score("kNN", 0.75))
+    assert not store.is_best(Score("kNN", 0.5))
+    assert store.is_best(Score("another", 0.5))  # which the first says nothing of
     for step in (30, 40, 50):
         store.save(step, state(step))
     assert store.steps() == [20, 40, 50]
-    assert store.best() == (20, 0.75)
+    assert store.best() == (20, ("kNN", 0.75))
     assert len(list(store.folder.glob("*.pt"))) == 3
 
 
 def test_a_torn_record_of_the_best_leaves_the_best_before_it(store: Checkpoints) -> None:
-    store.save(20, state(20), best=0.75)
-    store.save(30, state(30), best=0.9)
+    store.save(20, state(20), best=Score("kNN", 0.75))
+    store.save(30, state(30), best=Score("kNN", 0.9))
     store.path(30).with_suffix(".json").write_text("{")
-    assert store.best() == (20, 0.75)
+    assert store.best() == (20, ("kNN", 0.75))
 
 
 def test_the_old_best_stands_until_the_new_one_is_whole(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.save(20, state(20), best=0.75)
+    store.save(20, state(20), best=Score("kNN", 0.75))
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(GroundswellError, match="could not write"):
-        store.save(30, state(30), best=0.9)
+        store.save(30, state(30), best=Score("kNN", 0.9))
     monkeypatch.undo()
     for step in (40, 50, 60):
         store.save(step, state(step))
-    assert store.best() == (20, 0.75)
+    assert store.best() == (20, ("kNN", 0.75))
     assert store.steps() == [20, 50, 60]
 
 

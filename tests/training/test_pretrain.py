@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ from groundswell.training.checkpoint import Checkpoints, read_checkpoint
 from groundswell.training.loop import RunReport, passes, pretrain
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import RunDirectory, read_metrics
-from groundswell.training.session import Session, check_same_run
+from groundswell.training.session import Monitor, Session, check_same_run
 from groundswell.views.policies import ViewPolicy
 from training.tiny import make_archive, tiny_recipe
 
@@ -487,7 +488,9 @@ def test_what_the_model_to_start_from_was_trained_on_stays_known(
     assert environment[0]["parent"] == load(start).id
     pretrain([archive], recipe, output, init=start, resume=True)
     assert "goes on from its checkpoint" not in (output / "run.log").read_text()
-    for other in (output / "gone", output / "model"):  # a job that is requeued must not stop for it
+    damaged = shutil.copytree(start, output.parent / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"being written")
+    for other in (output / "gone", output / "model", damaged):  # a job that is requeued must not stop for it
         pretrain([archive], recipe, output, init=other, resume=True)
         assert f"{load(start).id}, and not from {other}" in (output / "run.log").read_text()
     pretrain([archive], recipe, output, resume=True)
@@ -568,13 +571,16 @@ def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(
 ) -> None:
     scores = iter([0.2, 0.9, 0.3, 0.4, 0.5])
     report: RunReport = pretrain(
-        [archive], tiny_recipe(checkpoint={"steps": 3, "keep": 1}), output, monitor=lambda encoder: next(scores)
+        [archive],
+        tiny_recipe(checkpoint={"steps": 3, "keep": 1}),
+        output,
+        monitor=Monitor("given", lambda encoder: next(scores)),
     )
     assert report.metrics["monitor"] == 0.5
     scored = [(row["step"], row["monitor"]) for row in rows(output) if "monitor" in row]
     # Of 7 steps, each ends at progress (step + 1/2) / 7: the fifths are passed at these.
     assert scored == [(1, 0.2), (3, 0.9), (4, 0.3), (6, 0.4), (7, 0.5)]
-    assert Checkpoints(output / "checkpoints").best() == (3, 0.9)
+    assert Checkpoints(output / "checkpoints").best() == (3, ("given", 0.9))
     assert Checkpoints(output / "checkpoints").steps() == [3, 7]
     assert weights(output) == weights(undisturbed["plain"])
     best = read_checkpoint(output / "checkpoints" / "step-00000003.pt")

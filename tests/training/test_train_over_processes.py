@@ -31,7 +31,7 @@ from groundswell.training.loop import pretrain
 from groundswell.training.parallel import whole
 from groundswell.training.recipe import CheckpointSettings, Recipe
 from groundswell.training.run_directory import read_metrics
-from groundswell.training.session import Session
+from groundswell.training.session import Monitor, Session
 from groundswell.training.signals import StopRequest
 from methods.test_methods_over_processes import NO_KOLEO, masks_by_key
 from processes import in_processes
@@ -108,7 +108,12 @@ def runs(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, changes in COMPARED.items():
             sessions: list[Session] = []
             with watching(0, sessions.append):
-                pretrain([archive], recipe_of(changes), folder / name / "two", monitor=lambda encoder: 0.5 - rank)
+                pretrain(
+                    [archive],
+                    recipe_of(changes),
+                    folder / name / "two",
+                    monitor=Monitor("rank", lambda encoder: 0.5 - rank),
+                )
             held[name] = whole(sessions[0].method.state_dict())
         torch.save(held, folder / f"held{rank}.pt")
         with pytest.MonkeyPatch.context() as patch:  # the control: both take the first half

@@ -24,6 +24,7 @@ from groundswell.errors import GroundswellError
 from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.loop import RunReport, pretrain
 from groundswell.training.run_directory import read_metrics
+from groundswell.training.session import Monitor
 from training.tiny import tiny_recipe
 
 RECIPE = tiny_recipe(length={"steps": 5}, checkpoint={"steps": 2, "keep": 1}, monitor_every=0.2)
@@ -74,9 +75,9 @@ def train(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return -abs(first_weights(encoder) - seen[at])
 
     run = tmp_path_factory.mktemp("seen") / "run"
-    pretrain([archive], RECIPE, run, monitor=note)
+    pretrain([archive], RECIPE, run, monitor=Monitor("note", note))
     at = [row["step"] for row in read_metrics(run / "metrics.jsonl") if "monitor" in row].index(3)
-    return partial(pretrain, [archive], RECIPE, monitor=score)
+    return partial(pretrain, [archive], RECIPE, monitor=Monitor("nearest", score))
 
 
 @pytest.fixture(scope="module")

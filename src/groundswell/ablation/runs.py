@@ -31,6 +31,7 @@ from groundswell.encoder.embedding import Embedder, embed
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.table import EmbeddingTable
 from groundswell.errors import (
+    BusyError,
     CollapsedError,
     DataError,
     DivergedError,
@@ -208,6 +209,8 @@ def run_all(
     ------
     StoppedBySignal
         After SIGTERM or Ctrl-C, with a checkpoint; the same call goes on.
+    BusyError
+        When another process works on a run.
     """
     records: list[Record] = []
     for number, one in enumerate(planned, start=1):
@@ -237,6 +240,8 @@ def _carry_out(one: Planned, archives: Sequence[Archive], probe: ProbeSettings, 
         scores = _judge(encoder, archives, probe, one.folder)
     except StoppedBySignal as error:
         raise StoppedBySignal(error.what, where=error.where, fix="run the same command again to go on") from error
+    except BusyError:
+        raise
     except (TrainingError, DataError, ModelError, UsageError) as error:
         say(f"    failed: {error.what}" + (f" ({error.why})" if error.why else ""))
         return {"status": FAILED, "error": explain(error), "scores": [], **facts}

@@ -14,12 +14,12 @@ from groundswell.ablation.grid import BASE, Grid
 from groundswell.ablation.plot import draw_ablation
 from groundswell.ablation.runs import FAILED, Say, plan, run_all, run_controls
 from groundswell.ablation.table import long_table, summarise, write_table
-from groundswell.archive.locks import LOCK_FILE, held, patience
 from groundswell.archive.reader import Archive
 from groundswell.encoder.provenance import attribution, describe, in_words
 from groundswell.errors import TrainingError, UsageError
 from groundswell.evaluation.results import for_json
 from groundswell.files import write_json
+from groundswell.locks import LOCK_FILE, held, patience
 
 RESULTS, PLOT = "results.json", "plot.png"
 FORMAT = 1

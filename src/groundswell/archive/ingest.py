@@ -15,7 +15,6 @@ from shutil import rmtree
 from groundswell.archive.annotations import DUPLICATE, REJECTED, read_table
 from groundswell.archive.catalogue import CommitRecord, part_paths, read_record
 from groundswell.archive.filling import Work, fill, is_written, write_pending
-from groundswell.archive.locks import LOCK_FILE, held
 from groundswell.archive.planning import (
     Options,
     append_source,
@@ -42,6 +41,7 @@ from groundswell.archive.schema import (
 from groundswell.archive.summary import write_statistics
 from groundswell.errors import DataError, GroundswellError, StoppedBySignal, UsageError
 from groundswell.executors.tasks import Executor, Serial, Share, terminable
+from groundswell.locks import LOCK_FILE, held
 from groundswell.physics.imagette import Quantity
 from groundswell.products.source import Rejected, Source
 

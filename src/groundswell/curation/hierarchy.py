@@ -48,6 +48,17 @@ class Hierarchy:
         return sizes
 
 
+def check_counts(counts: Sequence[int], rows: int) -> None:
+    """Raise `UsageError` where so many points cannot be clustered into these counts, leaves first."""
+    falling = all(below > above for below, above in pairwise(counts))
+    if not counts or not falling or counts[-1] < 1 or counts[0] > rows:
+        raise UsageError(
+            f"{rows} vectors cannot be divided into {', '.join(map(str, counts))} clusters",
+            where="clusters, leaves first",
+            fix="leave them out, or give falling numbers, each level's fewer than what it divides",
+        )
+
+
 def hierarchy(
     points: Points,
     counts: Sequence[int],
@@ -82,12 +93,7 @@ def hierarchy(
     UsageError
         When the counts do not fall, or there are fewer points than leaves.
     """
-    if not counts or counts[-1] < 1 or any(a <= b for a, b in pairwise(counts)):
-        raise UsageError(
-            "each level of a hierarchy must have fewer clusters than the one before it",
-            where=", ".join(map(str, counts)),
-            fix="give falling numbers, leaves first: 10000, 1000, 100",
-        )
+    check_counts(counts, len(points) if sample is None else min(sample, len(points)))
     chosen = points
     if sample is not None and sample < len(points):
         rows = np.sort(rng.permutation(seed, len(points), "clustered").numpy()[:sample])

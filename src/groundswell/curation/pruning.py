@@ -15,7 +15,6 @@ All work on vectors of unit length. A draw is always from the whole archive, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -25,9 +24,8 @@ from pydantic import Field
 
 from groundswell import rng
 from groundswell.config import Settings
-from groundswell.curation.hierarchy import Hierarchy, hierarchy, quotas, ranks
+from groundswell.curation.hierarchy import Hierarchy, check_counts, hierarchy, quotas, ranks
 from groundswell.curation.kmeans import Points, Rows, Vectors
-from groundswell.errors import UsageError
 
 Rule = Literal["none", "oceansar1", "oceansar2", "balanced"]
 
@@ -129,12 +127,7 @@ def levels_of(rows: int, settings: RuleSettings) -> tuple[int, ...]:
     counts = settings.clusters or default_counts(clustered)
     if settings.rule == "oceansar2":
         counts = counts[len(counts) > 1 : 2]
-    if not clustered >= counts[0] > 0 or any(above >= below for below, above in pairwise(counts)):
-        raise UsageError(
-            f"{clustered} vectors cannot be divided into {', '.join(map(str, counts))} clusters",
-            where="clusters, leaves first",
-            fix="leave them out, or give falling numbers, each level's fewer than what it divides",
-        )
+    check_counts(counts, clustered)
     return counts
 
 

@@ -64,7 +64,7 @@ def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed
             why=f"{len(rows)} labelled images in {len(names)} groups",
         )
 
-    def score(encoder: Encoder) -> float:
+    def judge(encoder: Encoder) -> float:
         parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
         vectors = np.concatenate(
             [encoder.embed_batch(archive.read(part), archive.channels, frame.iloc[part]) for part in parts]
@@ -72,4 +72,4 @@ def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed
         classifier = KNNClassifier(k=20, temperature=0.07).fit(vectors[fitted], labels[fitted])
         return float((classifier.predict(vectors[~fitted]) == labels[~fitted]).mean())
 
-    return score
+    return Monitor(f"kNN accuracy of {column}", judge)

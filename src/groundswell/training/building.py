@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from groundswell import distributed
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
 from groundswell.device import choose_device, keep_freed_memory
-from groundswell.encoder.directory import is_model_directory, load, read_data
+from groundswell.encoder.directory import load, read_data
 from groundswell.encoder.preprocessing import ChannelInput, Preprocessing
 from groundswell.encoder.provenance import describe
-from groundswell.errors import ModelError, UsageError
+from groundswell.errors import GroundswellError, ModelError, UsageError
 from groundswell.methods.base import Method
 from groundswell.methods.dino import DINO, DINOSettings
 from groundswell.methods.dinov2 import DINOv2
@@ -226,9 +227,11 @@ def start_from(session: Session, model: str | Path) -> None:
 
 def check_parent(session: Session, model: str | Path) -> None:
     """Say where a resumed run started from another model, or that is not known; it goes on from its checkpoint."""
-    before, now = session.parent and session.parent.id, load(model).id if is_model_directory(model) else None
+    before, now = session.parent and session.parent.id, None
+    with suppress(GroundswellError):  # gone, damaged, or being written: the run does not need it
+        now = load(model).id
     if before != now:
         log.warning(
             "the run goes on from its checkpoint: it started from %s, and not from %s (%s)",
-            *(before or "fresh weights, or from a model that was not recorded", model, now or "which is not there"),
+            *(before or "fresh weights, or from a model that was not recorded", model, now or "which cannot be read"),
         )

@@ -16,7 +16,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 State = dict[str, Any]
 DAMAGED = ".damaged"
 _EARLIER = "--resume takes the checkpoint before it"
+
+
+class Score(NamedTuple):
+    """What a monitor said of a step; scores of one monitor can be compared."""
+
+    monitor: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
-    def save(self, step: int, state: State, best: float | None = None) -> Path:
+    def save(self, step: int, state: State, best: Score | None = None) -> Path:
         """Write the state at ``step``, then drop what is older than the newest ``keep``.
 
         ``best`` is the score of this step where it is the best so far: its checkpoint is then kept besides.
@@ -63,7 +70,7 @@ class Checkpoints:
         files.write_with(path, lambda handle: handle.write(content))
         record: dict[str, Any] = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         if best is not None:  # in the record itself: a kill between two files would lose the best
-            record["best"] = best
+            record |= {"monitor": best.monitor, "best": best.value}
         files.write_json(path.with_suffix(".json"), record)
         self._prune()
         return path
@@ -110,19 +117,19 @@ class Checkpoints:
             )
         return None
 
-    def best(self) -> tuple[int, float] | None:
+    def best(self) -> tuple[int, Score] | None:
         """The step and the score of the best checkpoint so far."""
         for step in reversed(self.steps()):
             with suppress(DataError):  # a torn record vouches for nothing
                 record = files.read_json(self.path(step).with_suffix(".json"))
                 if isinstance(record, dict) and "best" in record:
-                    return step, float(record["best"])
+                    return step, Score(str(record.get("monitor")), float(record["best"]))
         return None
 
-    def is_best(self, score: float) -> bool:
-        """Whether ``score`` is the best so far; a tie goes to the later step."""
+    def is_best(self, score: Score) -> bool:
+        """Whether ``score`` is the best so far of its monitor; a tie goes to the later step."""
         best = self.best()
-        return best is None or score >= best[1]
+        return best is None or score.monitor != best[1].monitor or score.value >= best[1].value
 
     def path(self, step: int) -> Path:
         """The file that holds, or would hold, the state at ``step``."""

@@ -27,7 +27,7 @@ from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
 from groundswell.training.building import build_session, check_parent, start_from
-from groundswell.training.checkpoint import Checkpoints
+from groundswell.training.checkpoint import Checkpoints, Score
 from groundswell.training.clock import Clock
 from groundswell.training.health import effective_rank, feature_spread
 from groundswell.training.optimisers import clip_gradients, set_rates
@@ -97,9 +97,9 @@ def pretrain(
         Go on from the newest whole checkpoint; from the start where there is none.
     origins, given : optional
         Where each setting came from, and the recipe's own text, for the run directory.
-    monitor : callable, optional
-        ``monitor(encoder) -> score``, higher is better, called each ``recipe.monitor_every`` of the run; the
-        checkpoint with the best score is kept, and its model beside the last one (``model-best``).
+    monitor : Monitor, optional
+        Asked each ``recipe.monitor_every`` of the run; the checkpoint with the best score is kept, and its model beside
+        the last one (``model-best``).
 
     Returns
     -------
@@ -188,7 +188,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
             after = horizon.progress(at.step, clock.elapsed)
             done = horizon.finished(at.step, clock.elapsed, clock.step_seconds)
 
-            best = False
+            best: Score | None = None
             scoring = monitor is not None and (done or passes(recipe.monitor_every, before, after))
             if done or scoring or at.step % recipe.log_steps == 0:
                 figures = look(observed)
@@ -196,7 +196,8 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                 row |= {"progress": before, "learning_rate": rate, "loss": loss, "gradient_norm": norm, **figures}
                 row |= {"skipped_steps": session.health.total_skipped, **session.pruner.figures}
                 if scoring and monitor is not None:
-                    row["monitor"], best = session.score(monitor)
+                    score, is_best = session.score(monitor)
+                    row["monitor"], best = score.value, score if is_best else None
                 session.last_row = {name: plain(value) for name, value in row.items()}
                 timing = {"elapsed_s": clock.elapsed, **clock.read()}
                 if metrics is not None:
@@ -210,7 +211,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                 if fault is not None:
                     log.warning("step %d: %s", at.step, fault)
             if done or best or (clock.save_is_due(at.step) and session.health.well):
-                save(session, metrics, clock, best=session.last_row["monitor"] if best else None)
+                save(session, metrics, clock, best)
 
 
 def heed(session: Session, metrics: MetricsLog | None, clock: Clock) -> None:
@@ -285,7 +286,7 @@ def metrics_log(session: Session) -> AbstractContextManager[MetricsLog | None]:
     return MetricsLog(session.run, session.at.step) if distributed.is_first() else nullcontext()
 
 
-def save(session: Session, metrics: MetricsLog | None, clock: Clock, best: float | None = None) -> None:
+def save(session: Session, metrics: MetricsLog | None, clock: Clock, best: Score | None = None) -> None:
     """Make the metrics durable, then write a checkpoint and the model directory; ``best`` is a best score so far."""
     if metrics is not None:
         metrics.sync()

@@ -145,6 +145,7 @@ def rate_scale(name: str, depth: int, layer_decay: float, patch_rate: float) -> 
 
     layer_decay^(depth - i) in block i of ``depth``, layer_decay^(depth + 1) below the first (times ``patch_rate`` for
     the patch embedding), 1 for the final norm and the heads (facebookresearch/dinov2 b8931f7, utils/param_groups.py).
+    Neighbours between the first two blocks count as part of block 1.
     """
     if not depth or not name.startswith("backbone.") or name.startswith("backbone.norm."):
         return 1.0

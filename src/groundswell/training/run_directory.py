@@ -34,9 +34,9 @@ import torch
 import yaml
 
 from groundswell import distributed, files
-from groundswell.archive.locks import LOCK_FILE, held, patience
 from groundswell.config import Origins
 from groundswell.errors import GroundswellError, UsageError
+from groundswell.locks import LOCK_FILE, held, patience
 from groundswell.training.precision import cpu_instructions
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.encoder.provenance import DataUsed
 from groundswell.errors import ConfigError, UsageError
 from groundswell.methods.base import Method
-from groundswell.training.checkpoint import Checkpoints, State
+from groundswell.training.checkpoint import Checkpoints, Score, State
 from groundswell.training.data import Feed
 from groundswell.training.health import Health
 from groundswell.training.parallel import restore, whole
@@ -34,7 +34,21 @@ from groundswell.training.run_directory import Row, RunDirectory, environment
 
 log = logging.getLogger(__name__)
 
-Monitor = Callable[[Encoder], float]
+
+@dataclass(frozen=True)
+class Monitor:
+    """What judges the encoder while it trains.
+
+    Attributes
+    ----------
+    name : str
+        Scores of one name can be compared, in one life of a run or another.
+    judge : callable
+        ``judge(encoder) -> score``, higher is better.
+    """
+
+    name: str
+    judge: Callable[[Encoder], float]
 
 
 @dataclass
@@ -116,12 +130,12 @@ class Session:
         backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return Encoder(backbone, self.preprocessing, self.recipe.name, self.recipe.backbone)
 
-    def score(self, monitor: Monitor) -> tuple[float, bool]:
+    def score(self, monitor: Monitor) -> tuple[Score, bool]:
         """What the monitor says of the encoder as it is now, and whether it is the best so far."""
         encoder = self.encoder()
-        found = distributed.by_first(lambda: monitor(encoder))
-        best = found is not None and self.checkpoints.is_best(found)
-        return distributed.first(found or 0.0), bool(distributed.first(best))
+        found = distributed.by_first(lambda: monitor.judge(encoder))
+        best = found is not None and self.checkpoints.is_best(Score(monitor.name, found))
+        return Score(monitor.name, distributed.first(found or 0.0)), bool(distributed.first(best))
 
     def prune(self, progress: float, heed: Callable[[], None]) -> None:
         """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called between batches."""
@@ -148,7 +162,7 @@ class Session:
             "parallel": self.recipe.parallel if distributed.world_size() > 1 else None,
         }
 
-    def save(self, best: float | None = None) -> None:
+    def save(self, best: Score | None = None) -> None:
         """Write a checkpoint, then the model directory; ``best`` is its score where that is the best so far.
 
         A step that has its checkpoint, which a signal just after resuming would save again, stays as it is: to write

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundswell.errors import UsageError
+from groundswell.errors import BusyError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def patience() -> float:
 
 @contextmanager
 def held(path: Path, busy: str, *, shared: bool = False, patience: float = 0.0) -> Iterator[None]:
-    """Hold a lock file, alone or with others that share it; `UsageError` (``busy``) when it is held otherwise.
+    """Hold a lock file, alone or with others that share it; `BusyError` (``busy``) when it is held otherwise.
 
     On file systems of several machines this needs one that knows ``flock`` (NFS 4, Lustre mounted with ``flock``);
     where one does not, that is said in the log. ``patience`` is how many seconds to wait for another holder.
@@ -44,7 +44,7 @@ def _lock(descriptor: int, path: Path, busy: str, shared: bool, until: float) ->
             return fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
-                raise UsageError(
+                raise BusyError(
                     busy,
                     where=path.parent,
                     fix="wait until it has finished, or stop it; what it has committed is kept",
