@@ -21,7 +21,7 @@ from groundswell.config import to_yaml
 from groundswell.encoder.directory import load
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import GroundswellError
-from groundswell.training.checkpoint import Checkpoints
+from groundswell.training.checkpoint import Checkpoints, Score
 from groundswell.training.loop import RunReport, pretrain
 from groundswell.training.run_directory import read_metrics
 from groundswell.training.session import Monitor
@@ -36,7 +36,7 @@ def result(run: Path) -> tuple[str, list[dict[str, Any]]]:
     return files.sha256_file(run / "model" / "model.safetensors"), rows
 
 
-def best(run: Path) -> tuple[str, list[int], tuple[int, float] | None]:
+def best(run: Path) -> tuple[str, list[int], tuple[int, Score] | None]:
     """The bytes of the best model, which steps have a checkpoint, and which of them is the best."""
     store = Checkpoints(run / "checkpoints")
     return files.sha256_file(run / "model-best" / "model.safetensors"), store.steps(), store.best()
@@ -88,7 +88,7 @@ def undisturbed(
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     with crash.trapped() as trap:
         train(run)
-    assert best(run)[1:] == ([3, 5], (3, 0.0))
+    assert best(run)[1:] == ([3, 5], (3, ("nearest", 0.0)))
     return (result(run), best(run)), trap.counts
 
 
