@@ -131,7 +131,7 @@ def test_settings_without_a_name_are_those_of_the_name_below_them(below: list[tu
 
 def test_a_setting_of_local_views_makes_none_by_itself() -> None:
     with pytest.raises(ConfigError, match="nobody asked for") as caught:
-        resolve_recipe([("recipe base", BASE)], ["method.name=dino", "local_view_size=32", "local_views.contrast.p=0"])
+        resolve_recipe([("recipe base", BASE)], ["method.name=dino", "local_views.contrast.p=0"])  # whatever their size
     assert caught.value.where == "local_views.contrast.p"
     asked = ["method.name=dino", "local_views.policy=oceansar1-local", "local_view_size=32", "local_views.contrast.p=0"]
     views = resolve_recipe([("recipe base", BASE)], asked)[0].local_views

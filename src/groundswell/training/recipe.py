@@ -132,6 +132,14 @@ class Recipe(Settings):
             for field in ("second_views", "local_views"):
                 if getattr(self, field) is not None:
                     raise ConfigError(f"{field} means nothing for {name}", fix=f"remove it ({field}=null)")
+        given = self.local_views.model_dump(exclude_unset=True) if self.local_views is not None else {}
+        if given and "policy" not in given:
+            raise ConfigError(
+                "these settings of local views would make local views that nobody asked for",
+                where=", ".join(sorted(path for path, _ in flatten(given, "local_views."))),
+                why="the recipe has no local views",
+                fix="leave them out, or choose the views, too: local_views.policy=oceansar1-local local_view_size=32",
+            )
         if self.local_views is not None and self.local_view_size > self.view_size:
             raise ConfigError(
                 f"local views of {self.local_view_size} px are larger than the global ones of {self.view_size}",
@@ -269,14 +277,6 @@ def resolve_recipe(
         for i, (origin, layer) in enumerate(layers)
     ]
     recipe, origins = resolve(Recipe, without, overrides)
-    local = [name for name, origin in origins.items() if name.startswith("local_views.") and origin != "default"]
-    if local and "local_views.policy" not in local:
-        raise ConfigError(
-            "these settings of local views would make local views that nobody asked for",
-            where=", ".join(sorted(local)),
-            why="the recipe has no local views",
-            fix="leave them out, or choose the views, too: local_views.policy=oceansar1-local local_view_size=32",
-        )
     if recipe.local_views is None:
         having = {origin for origin, layer in layers if "local_views" in layer}  # or it says that there are none
         fields = [name for name in ("local_view_size", "local_view_count") if origins[name] not in {"default", *having}]
