@@ -14,12 +14,16 @@ from groundswell.executors.slurm_job import AHEAD_S, write_job
 
 COMMAND = ["pretrain", "an archive/with 'quotes' $HOME", "--output=x y", "--resume"]
 
-# As srun does: the program once for each task, each with its numbers; then the highest exit code.
+# As srun does: the program once for each task, each with its numbers; then the highest exit code. It starts as many as
+# sbatch was told of, which only then says so itself, else one a node; before Slurm 22 sbatch did not multiply.
 SRUN = """#!/bin/bash
 while [[ "$1" == --* ]]; do shift; done
 [[ -z "$SAVES" ]] || touch "../x y/saves/$SAVES"
-for (( i = 0; i < SLURM_NTASKS; i++ )); do
-    SLURM_PROCID=$i SLURM_LOCALID=$(( i % 2 )) SLURM_STEP_TASKS_PER_NODE="2(x2)" "$@"
+nodes=$SLURM_JOB_NUM_NODES
+each=$(( ${SLURM_NTASKS:-${SLURM_NTASKS_PER_NODE:-1} * nodes} / nodes ))
+export SLURM_STEP_NUM_TASKS=$(( each * nodes )) SLURM_STEP_TASKS_PER_NODE="$each(x$nodes)"
+for (( i = 0; i < SLURM_STEP_NUM_TASKS; i++ )); do
+    SLURM_PROCID=$i SLURM_LOCALID=$(( i % each )) "$@"
 done
 exit "$CODE"
 """
@@ -45,6 +49,31 @@ def stand_ins(folder: Path, state: str) -> Path:
     return folder
 
 
+def run_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, environment: dict[str, str]
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Write the script and run it in an environment; how it ended, and what it asked of scontrol."""
+    (tmp_path / "a place").mkdir()
+    monkeypatch.chdir(tmp_path / "a place")
+    monkeypatch.setattr(sys, "executable", "python")
+    folder = tmp_path / "x y" / "saves"
+    folder.mkdir(parents=True)
+    for left in ("step-2.json", "step-9.pt", "step-9.json.damaged"):
+        (folder / left).touch()
+    script = write_job(tmp_path / "made here", "pretrain", COMMAND, folder, ["--nodes=2"])
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    calls = tmp_path / "calls"
+    calls.touch()
+    always = {
+        "PATH": f"{stand_ins(tmp_path / 'bin', state)}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "41",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "CALLS": str(calls),
+    }
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=always | environment)
+    return done, calls.read_text().splitlines()
+
+
 @pytest.mark.parametrize(
     ("code", "state", "saves", "requeued"),
     [
@@ -61,35 +90,37 @@ def stand_ins(folder: Path, state: str) -> Path:
 def test_bash_starts_every_process_and_requeues_what_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, state: str, saves: str, requeued: bool
 ) -> None:
-    (tmp_path / "a place").mkdir()
-    monkeypatch.chdir(tmp_path / "a place")
-    monkeypatch.setattr(sys, "executable", "python")
-    folder = tmp_path / "x y" / "saves"
-    folder.mkdir(parents=True)
-    for left in ("step-2.json", "step-9.pt", "step-9.json.damaged"):
-        (folder / left).touch()
-    script = write_job(tmp_path / "made here", "pretrain", COMMAND, folder, ["--nodes=2"])
-    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
-    calls = tmp_path / "calls"
-    calls.touch()
-    environment = {
-        "PATH": f"{stand_ins(tmp_path / 'bin', state)}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "41",
-        "SLURM_JOB_NODELIST": "n[1-2]",
-        "SLURM_NTASKS": "4",
-        "SLURM_CPUS_PER_TASK": "3",
-        "CODE": str(code),
-        "CALLS": str(calls),
-        "SAVES": saves,
-    }
-    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=environment)
+    told = {"SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "4", "SLURM_CPUS_PER_TASK": "3"}
+    done, calls = run_job(tmp_path, monkeypatch, state, told | {"CODE": str(code), "SAVES": saves})
     assert done.returncode == code, done.stderr
     said = done.stdout.splitlines()
     each = ["-m", "groundswell", *COMMAND]
     assert [said[i : i + 1 + len(each)] for i in range(0, len(said), 1 + len(each))] == [
         [f"{rank}/4 {rank % 2}/2 first:20041 3", *each] for rank in range(4)
     ]
-    assert calls.read_text().splitlines() == (["requeue 41"] if requeued else [])
+    assert calls == (["requeue 41"] if requeued else [])
+
+
+@pytest.mark.parametrize(
+    ("told", "processes"),
+    [
+        ({"SLURM_JOB_NUM_NODES": "1"}, ["0/1 0/1"]),
+        ({"SLURM_JOB_NUM_NODES": "2"}, ["0/2 0/1", "1/2 0/1"]),
+        (
+            {"SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "2"},
+            ["0/4 0/2", "1/4 1/2", "2/4 0/2", "3/4 1/2"],
+        ),
+    ],
+    ids=["nothing", "nodes", "tasks a node"],
+)
+def test_the_processes_know_how_many_they_are_where_sbatch_was_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], processes: list[str]
+) -> None:
+    done, _ = run_job(tmp_path, monkeypatch, "", told | {"CODE": "0", "SAVES": ""})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if "first" in line] == [
+        f"{process} first:20041 1" for process in processes
+    ]
 
 
 def test_what_slurm_reads(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ AHEAD_S = 180
 # srun starts the processes itself, without torchrun: that ends with 1 whatever its processes end with, and kills them
 # 30 s after a signal. A trap keeps bash alive until srun has ended. A job that was cancelled is no longer RUNNING; one
 # that was preempted Slurm puts back itself. A job whose time is too short for a step would come back for ever.
+# How many processes there are only srun knows for certain: sbatch sets SLURM_NTASKS only where it was told a number.
 _JOB = """\
 #!/usr/bin/env bash
 # Written by groundswell. Every task is one process; stopped with a checkpoint, the job goes back into the queue.
@@ -26,11 +27,11 @@ _JOB = """\
 set -uo pipefail
 cd {place} || exit 1
 trap : TERM
-export MASTER_ADDR MASTER_PORT WORLD_SIZE="$SLURM_NTASKS"
+export MASTER_ADDR MASTER_PORT
 MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}" SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}"
-one_process='export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID"
+one_process='export RANK="$SLURM_PROCID" WORLD_SIZE="$SLURM_STEP_NUM_TASKS" LOCAL_RANK="$SLURM_LOCALID"
 export LOCAL_WORLD_SIZE="${{SLURM_STEP_TASKS_PER_NODE%%[!0-9]*}}"
 exec "$@"'
 newest() {{ ls {saves} 2> /dev/null | grep '[.]json$' | tail -n 1; }}

@@ -46,9 +46,14 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
-# What a run writes besides its log. The settings go last: by them a folder is known for a run's.
-_FOLDERS = ("checkpoints", "model", "model-best", "pruning")
-_FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*", "resolved.yaml*")
+# What `clear` deletes. Models go before checkpoints: a run that has none begins anew, beside no model of another. The
+# hidden ones are what a kill leaves of `files.replacing_folder`, each gone before that whose place it could take.
+_FOLDERS = (
+    *(".model.new", ".model.previous", "model"),
+    *(".model-best.new", ".model-best.previous", "model-best"),
+    *("pruning", "checkpoints"),
+)
+_FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*")
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,10 @@ class RunDirectory:
             yield
 
     def clear(self) -> None:
-        """Delete what an earlier run has left here, its log apart; files of others stay."""
+        """Delete what an earlier run has left here, but for its log and ``resolved.yaml``; files of others stay.
+
+        By ``resolved.yaml`` a folder is known for a run's, and a kill may come before `write_settings` replaces it.
+        """
         for name in _FOLDERS:
             if (self.path / name).exists():
                 shutil.rmtree(self.path / name)
@@ -175,17 +183,19 @@ class MetricsLog:
 
         rows = [row for row in read_metrics(run.metrics) if row["step"] <= step] if run.metrics.exists() else []
         files.write_bytes(run.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self._file = run.metrics.open("ab")
-        self._events: SummaryWriter = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
+        self._path = run.metrics
+        with self._telling():
+            self._file = run.metrics.open("ab")
+            self._events: SummaryWriter = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
 
     def write(self, row: Row) -> None:
         """Append a row; it survives a kill of the process from here on."""
         with self._telling():
             self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             self._file.flush()
-        for name, value in {**row, **row.get("timing", {})}.items():
-            if isinstance(value, int | float) and name != "step":
-                self._events.add_scalar(name, value, row["step"])
+            for name, value in {**row, **row.get("timing", {})}.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._events.add_scalar(name, value, row["step"])
 
     def sync(self) -> None:
         """Make the rows so far survive a power cut (before the checkpoint that counts on them)."""
@@ -201,7 +211,7 @@ class MetricsLog:
         except OSError as error:
             raise GroundswellError(
                 "could not write the metrics of a run",
-                where=self._file.name,
+                where=self._path,
                 why=error.strerror or str(error),
                 fix="free some space, then run the same command with --resume",
             ) from error
