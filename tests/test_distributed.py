@@ -53,7 +53,7 @@ def test_work_of_the_first_alone_may_take_longer_than_any_wait(tmp_path: Path, m
     def job(rank: int) -> list[float]:
         distributed_c10d._set_pg_timeout(timedelta(seconds=2))  # for what follows: they have met
 
-        def work() -> float:
+        def work(_: distributed.Heed) -> float:
             time.sleep(5)
             return 42.0
 
@@ -63,8 +63,30 @@ def test_work_of_the_first_alone_may_take_longer_than_any_wait(tmp_path: Path, m
     assert in_processes(job, 2, tmp_path) == [[42.0, 7.0], [0.0, 7.0]]
 
 
+def test_all_may_give_up_what_the_first_does_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "BEAT_S", 0.1)
+
+    def job(rank: int) -> str:
+        begun = time.monotonic()
+
+        def work(go_on: distributed.Heed) -> None:
+            for _ in range(600):
+                go_on()
+                time.sleep(0.05)
+
+        def heed() -> None:
+            if distributed.first(time.monotonic() - begun) > 0.5:  # the same everywhere
+                raise UsageError("stop")
+
+        with pytest.raises(UsageError, match="stop"):
+            distributed.by_first(work, heed)
+        return "late" if time.monotonic() - begun > 15 else "in time"
+
+    assert in_processes(job, 2, tmp_path) == ["in time", "in time"]
+
+
 def test_an_error_of_the_first_alone_is_its_own() -> None:
-    def work() -> None:
+    def work(_: distributed.Heed) -> None:
         raise UsageError("no clusters")
 
     with pytest.raises(UsageError, match="no clusters"):

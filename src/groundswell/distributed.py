@@ -8,8 +8,9 @@ means and sums over *all* images pass through this module; the gradients themsel
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ BEAT_S = 30.0
 
 Rows = TypeVar("Rows")
 Result = TypeVar("Result")
+Heed = Callable[[], None]
 
 _joined: list[Any] = []
 """The group last joined, held until the process ends or joins another. DDP owns it, too; were DDP's the last hand to
@@ -143,22 +145,34 @@ def first(value: float) -> float:
     return float(total(torch.tensor(value if is_first() else 0.0, dtype=torch.float64)))
 
 
-def by_first(work: Callable[[], Result]) -> Result | None:
+def by_first(work: Callable[[Heed], Result], heed: Heed = lambda: None) -> Result | None:
     """What ``work`` gives in the first process, which does it alone; None in the others, which wait however long it is.
 
     The first process works in a thread, and tells the others every `BEAT_S` that it is still there: a single wait of
-    theirs would end after `TIMEOUT_S`.
+    theirs would end after `TIMEOUT_S`. At each beat all processes call ``heed``, which may stop all of them by an
+    error; ``work`` is given what to call between its parts, so that it ends then, too.
     """
     if world_size() == 1:
-        return work()
+        return work(heed)
     if not is_first():
         while not first(0.0):
-            pass
+            heed()
         return None
+    given_up = threading.Event()
+
+    def go_on() -> None:
+        if given_up.is_set():
+            raise CancelledError
+
     with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(work)
-        while not (done := bool(wait([future], timeout=BEAT_S).done)):
-            first(done)
+        future = thread.submit(work, go_on)
+        try:
+            while not (done := bool(wait([future], timeout=BEAT_S).done)):
+                first(done)
+                heed()
+        except BaseException:
+            given_up.set()
+            raise
         first(done)
         return future.result()
 

@@ -69,7 +69,7 @@ def test_smaller_views_share_the_value_of_no_signal() -> None:
     recipe = tiny_recipe(
         method={"name": "dino", "prototypes": 16, "head_hidden": 8, "head_bottleneck": 4},
         views={**GAIN, "zero": -1.5},
-        local_views=GAIN,
+        local_views={**GAIN, "policy": "plain"},
         local_view_size=16,
         local_view_count=2,
     )

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,37 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from groundswell import files
-from groundswell.archive.reader import Archive
+from groundswell.archive.ingest import ingest
+from groundswell.archive.reader import Archive, open_archive
 from groundswell.backbones import ResNet, build_backbone
 from groundswell.config import parse_yaml, validate
 from groundswell.encoder.directory import load, read_data
+from groundswell.encoder.encoder import Encoder
 from groundswell.errors import (
     CollapsedError,
+    DataError,
     DivergedError,
     GroundswellError,
     ModelError,
+    QuantityError,
     StoppedBySignal,
     UsageError,
 )
 from groundswell.methods.simclr import SimCLR
+from groundswell.physics.imagette import Channel, Imagette, Quantity
 from groundswell.training import loop
 from groundswell.training.checkpoint import Checkpoints, read_checkpoint
+from groundswell.training.clock import Clock
+from groundswell.training.data import Feed
 from groundswell.training.loop import RunReport, passes, pretrain
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import RunDirectory, read_metrics
 from groundswell.training.session import Monitor, Session, check_same_run
 from groundswell.views.policies import ViewPolicy
-from training.tiny import make_archive, tiny_recipe
+from training.tiny import Waves, make_archive, tiny_recipe
 
 
 def weights(run: Path) -> str:
@@ -261,6 +270,41 @@ def test_a_run_in_minutes_ends_on_time_with_its_schedule_done(archive: Archive, 
     assert last["learning_rate"] < 0.25e-3  # well down the cosine from its peak of 1e-3
 
 
+def test_a_finished_run_in_minutes_stays_as_it_is(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick = Clock.tick
+    monkeypatch.setattr(Clock, "tick", lambda self, images: max(tick(self, images), 30.0))  # another would not fit
+    recipe = tiny_recipe(length={"minutes": 0.4})
+    assert pretrain([archive], recipe, output).steps == 1
+    before = weights(output)
+    resumed = pretrain([archive], recipe, output, resume=True)
+    assert (resumed.steps, resumed.seconds < 24.0) == (1, True)
+    assert weights(output) == before
+
+
+def test_no_score_is_missed_for_what_the_score_before_it_took(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def agree(self: Clock) -> None:
+        now[0] += 1.0
+        self.elapsed, self.signal = now[0], None
+
+    def judge(encoder: Encoder) -> float:
+        now[0] += 9.0  # past the next tenth but for a second
+        return 0.0
+
+    monkeypatch.setattr(Clock, "agree", agree)
+    recipe = tiny_recipe(length={"minutes": 100 / 60}, monitor_every=0.1, checkpoint={"steps": 1000})
+    pretrain([archive], recipe, output, monitor=Monitor("slow", judge))
+    scored = [
+        int(10 * row["timing"]["elapsed_s"] / 100) for row in read_metrics(output / "metrics.jsonl") if "monitor" in row
+    ]
+    assert set(range(1, 10)) <= set(scored)
+
+
 def test_accumulation_equals_the_large_batch_where_the_loss_is_a_mean_over_images(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,12 +415,99 @@ def test_a_backbone_that_returns_constants_is_stopped_as_collapsed(
     assert "CollapsedError" in (output / "run.log").read_text()
 
 
+def test_the_last_good_checkpoint_is_one_that_the_run_went_on_from(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step whose loss is fine may leave weights that are not, and is saved: the one before it is the good one."""
+    monkeypatch.setattr(loop, "warmup_cosine", lambda progress, **_: 1e-3 if progress < 0.4 else 1e30)
+    still = {"name": "sgd", "lr": 1e-3, "momentum": 0.0, "weight_decay": 0.0}
+    recipe = tiny_recipe(
+        optimiser=still, checkpoint={"steps": 1, "keep": 1}, health={"max_skipped": 2, "grace": 1.0, "max_growth": 1e30}
+    )
+    for resume in (False, True):
+        with pytest.raises(DivergedError) as caught:
+            pretrain([archive], recipe, output, resume=resume)
+        assert "last good checkpoint: step-00000003.pt" in (caught.value.where or "")
+        assert Checkpoints(output / "checkpoints").steps() == [3, 4]
+    state = read_checkpoint(output / "checkpoints" / "step-00000003.pt")
+    assert max(float(t.abs().max()) for name, t in state["method"].items() if name.endswith("weight")) < 1e3
+
+
+def test_a_signal_while_the_run_is_ill_does_not_cost_the_last_good_checkpoint(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = ResNet.forward, iter(range(1000))
+
+    def dying(self: ResNet, images: Tensor) -> Any:
+        features, call = plain(self, images), next(calls)
+        if call == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return features._replace(pooled=features.pooled * 0.0 + 1.0) if call >= 5 else features
+
+    monkeypatch.setattr(ResNet, "forward", dying)
+    recipe = tiny_recipe(length={"steps": 40}, checkpoint={"steps": 1, "keep": 1}, health={"patience": 6, "grace": 0.0})
+    with pytest.raises(StoppedBySignal):
+        pretrain([archive], recipe, output)
+    with pytest.raises(CollapsedError) as caught:
+        pretrain([archive], recipe, output, resume=True)
+    # Steps 1 to 5 are well; the look at step 5 vouches for 4, and 5 was saved after it.
+    assert "last good checkpoint: step-00000004.pt" in (caught.value.where or "")
+
+
 def test_a_rate_far_too_high_is_stopped(archive: Archive, output: Path) -> None:
     recipe = tiny_recipe(
         optimiser={"name": "sgd", "lr": 1e12, "weight_decay": 0.0}, length={"steps": 60}, schedule={"warmup": 0.0}
     )
     with pytest.raises((CollapsedError, DivergedError)):
         pretrain([archive], recipe, output)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pruning": {"rule": "balanced", "keep": 0.1}},
+        {"pruning": {"rule": "oceansar1", "keep": 0.5, "clusters": [5, 10]}},
+        {"batch_size": 100},
+        {"preprocessing": {"quantity": "amplitude"}},
+    ],
+)
+def test_what_does_not_fit_is_refused_before_images_are_read(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    def read(self: Feed) -> None:
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(Feed, "_preload", read)
+    with pytest.raises((UsageError, DataError)):
+        pretrain([archive], tiny_recipe(**changes), output)
+    assert not (output / "resolved.yaml").exists()
+
+
+def test_a_second_archive_that_does_not_fit_is_refused_at_once(archive: Archive, tmp_path: Path, output: Path) -> None:
+    class Pictures(Waves):
+        channels = (Channel("VV", Quantity.QUICKLOOK),)
+        eight_bit = True
+
+        def _one(self, name: str) -> Imagette:
+            one = super()._one(name)
+            return replace(one, pixels=(20 * one.pixels + 128).clip(0, 255), channels=self.channels)
+
+    ingest(Pictures(24), tmp_path / "pictures")
+    with pytest.raises(QuantityError, match="quicklook cannot become roughness_db"):
+        pretrain([archive, open_archive(tmp_path / "pictures")], tiny_recipe(where=None), output)
+    assert not (output / "resolved.yaml").exists()
+
+
+def test_a_disk_that_refuses_the_events_of_tensorboard_is_named(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    with pytest.raises(GroundswellError, match="could not write the metrics of a run") as caught:
+        pretrain([archive], tiny_recipe(), output)
+    assert "No space left" in (caught.value.why or "")
 
 
 def test_the_folder_is_protected(archive: Archive, output: Path) -> None:
@@ -581,7 +712,7 @@ def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(
     # Of 7 steps, each ends at progress (step + 1/2) / 7: the fifths are passed at these.
     assert scored == [(1, 0.2), (3, 0.9), (4, 0.3), (6, 0.4), (7, 0.5)]
     assert Checkpoints(output / "checkpoints").best() == (3, ("given", 0.9))
-    assert Checkpoints(output / "checkpoints").steps() == [3, 7]
+    assert Checkpoints(output / "checkpoints").steps() == [3, 6, 7]  # the best, the last good one, the last
     assert weights(output) == weights(undisturbed["plain"])
     best = read_checkpoint(output / "checkpoints" / "step-00000003.pt")
     for name, tensor in load(output / "model-best").backbone.state_dict().items():

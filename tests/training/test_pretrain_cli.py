@@ -84,6 +84,7 @@ def test_a_job_of_slurm_goes_on_with_what_was_asked(
         ((*words, "--launcher", "torchrun"), "only slurm"),
         ((*words, "--submit"), "--launcher slurm"),
         ((*words, *slurm, "bach_size=3"), "batch_size"),
+        ((*words, *slurm, "batch_size=1000"), "a batch of 1000 needs as many images"),
     ):
         code, _, err = invoke(*wrong)
         assert (code, why in err) == (2, True), err

@@ -98,7 +98,7 @@ def test_moments_come_by_progress_and_each_once(archive: Archive, tmp_path: Path
             due.append(step)
             pruner.drawn += 1
     assert due == [2, 5, 8]
-    assert not Pruner(PruningSettings(warmup=0.0), feed_of(archive), 0, tmp_path).due(1.0)
+    assert not Pruner(PruningSettings(rule="none", warmup=0.0), feed_of(archive), 0, tmp_path).due(1.0)
 
 
 def test_a_run_trains_on_what_was_drawn_by_the_vectors_of_its_encoder_then(
@@ -312,3 +312,23 @@ def test_a_signal_during_a_draw_stops_it_at_the_next_batch(
     assert not list((output / "pruning").glob("*.npy*"))
     pretrain([archive], recipe, output, resume=True)
     assert result(output)[1] == result(undisturbed[0])[1]
+
+
+def test_a_signal_is_answered_while_a_set_is_chosen(
+    archive: Archive, undisturbed: tuple[Path, dict[str, int]], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, read = pruning.choose, []
+
+    def signalled(vectors: Any, *others: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        found = plain(vectors, *others)
+        read.append(found)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "choose", signalled)
+        with pytest.raises(StoppedBySignal):
+            pretrain([archive], pruned(), output)
+    assert not read  # it was stopped at the first block
+    assert pretrain([archive], pruned(), output, resume=True).resumed_at == 2
+    assert result(output) == result(undisturbed[0])

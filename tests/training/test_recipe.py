@@ -187,3 +187,18 @@ def test_sizes_of_local_views_that_a_later_layer_took_away_are_no_mistake() -> N
 def test_a_mask_that_leaves_nothing_to_see_or_to_guess_is_refused_with_the_settings(ratio: float) -> None:
     with pytest.raises(UsageError, match="of 64 patches keeps"):
         resolve_recipe([("recipe base", BASE)], ["method.name=mae", f"method.mask_ratio={ratio}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("pruning.keep=0.3", "keep without a rule"),
+        ("optimiser.betas=[0.9,1.0]", "less than 1"),
+        (f"seed={2**64}", "less than"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_or_fail_late_is_refused(override: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        resolve_recipe([("recipe base", BASE)], [override])
+    below = {**BASE, "pruning": {"rule": "balanced", "keep": 0.3}}
+    assert resolve_recipe([("recipe base", below)], ["pruning.rule=none"])[0].pruning.rule == "none"

@@ -1,12 +1,19 @@
-"""Signals as requests: the first asks, a second acts, and what a launcher passes on is no second one."""
+"""Signals as requests: the first asks, a second acts, and what a launcher passes on is no second one.
+
+Around what is asked they end the block at once, and what was asked in vain does so, too.
+"""
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from groundswell.errors import DivergedError, StoppedBySignal
 from groundswell.training import signals
-from groundswell.training.signals import listening
+from groundswell.training.signals import listening, stoppable
+
+WHERE = Path("study")
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +46,47 @@ def test_of_launched_processes_an_echo_does_nothing(monkeypatch: pytest.MonkeyPa
         now[0] += 0.2 * signals.REPEAT_S
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_block_that_can_be_stopped_ends_at_once() -> None:
+    def work() -> None:
+        with stoppable(WHERE, fix="again"):
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it went on")
+
+    with pytest.raises(StoppedBySignal) as caught:
+        work()
+    assert (caught.value.what, caught.value.where, caught.value.fix) == ("stopped by SIGINT", "study", "again")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("error", [None, DivergedError("the run has diverged")])
+def test_what_was_asked_in_vain_and_a_second_one_end_the_block_around(error: DivergedError | None, times: int) -> None:
+    asked: list[int] = []
+
+    def work() -> None:
+        with stoppable(WHERE, fix="again"):
+            with listening() as request:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGTERM)
+                    asked.append(request.number)
+                if error is not None:
+                    raise error
+            pytest.fail("it went on")
+
+    with pytest.raises(StoppedBySignal, match="stopped by SIGTERM"):
+        work()
+    assert asked == [signal.SIGTERM]
+
+
+def test_an_answer_leaves_the_block_around_with_what_to_do_there() -> None:
+    def work() -> None:
+        with stoppable(WHERE, fix="again"), listening():
+            signal.raise_signal(signal.SIGTERM)
+            raise StoppedBySignal("stopped by SIGTERM, with a checkpoint", where="run", fix="--resume")
+
+    with pytest.raises(StoppedBySignal) as caught:
+        work()
+    what, where, fix = caught.value.what, caught.value.where, caught.value.fix
+    assert (what, where, fix) == ("stopped by SIGTERM, with a checkpoint", "run", "again")

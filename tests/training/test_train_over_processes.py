@@ -273,3 +273,19 @@ def test_what_is_decided_together(archive: Archive, tmp_path: Path) -> None:
     assert first[1:] == [True, True, 1, True]
     weights = state_of(tmp_path / "nan")["method"]
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+
+
+def test_sharded_methods_start_from_a_model(runs: Path, archive: Archive, tmp_path: Path) -> None:
+    still = {"name": "sgd", "lr": 1e-30, "momentum": 0.0, "weight_decay": 0.0}
+    names = ("dino", "dinov2", "mae")
+
+    def job(rank: int) -> None:
+        for name in names:
+            changes = {**METHODS[name], "parallel": "fsdp", "optimiser": still, "length": {"steps": 1}}
+            pretrain([archive], tiny_recipe(**changes), tmp_path / name, init=runs / name / "one" / "model")
+
+    in_processes(job, 2, tmp_path)
+    for name in names:
+        before, after = (load(f / "model").backbone for f in (runs / name / "one", tmp_path / name))
+        for a, b in zip(before.parameters(), after.parameters(), strict=True):
+            torch.testing.assert_close(a, b, msg=name)  # a teacher's mean of two equal numbers is rounded

@@ -88,7 +88,7 @@ def undisturbed(
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     with crash.trapped() as trap:
         train(run)
-    assert best(run)[1:] == ([3, 5], (3, ("nearest", 0.0)))
+    assert best(run)[1:] == ([3, 4, 5], (3, ("nearest", 0.0)))
     return (result(run), best(run)), trap.counts
 
 

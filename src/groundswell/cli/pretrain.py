@@ -94,6 +94,9 @@ def pretrain(
 
         watch = knn_monitor(archives, monitor, settings.where, settings.seed)
     if launcher is not None:
+        from groundswell.training.building import check_fits
+
+        check_fits(settings, archives)  # and not after the wait in the queue
         return _slurm(context, output, resume, overwrite, submit, sbatch or ())
 
     from groundswell.training.loop import pretrain as run

@@ -9,7 +9,7 @@ clusters of the top, and inside each over its children, then holds what is rare 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -97,13 +97,13 @@ def hierarchy(
     chosen = points
     if sample is not None and sample < len(points):
         rows = np.sort(rng.permutation(seed, len(points), "clustered").numpy()[:sample])
-        chosen = Points(points.vectors, rows if points.rows is None else points.rows[rows], points.unit)
+        chosen = replace(points, rows=rows if points.rows is None else points.rows[rows])
     one = partial(_level, seed=seed, resamples=resamples, nearest=nearest, iterations=iterations, device=device)
     found = one(chosen, counts[0], 0)
     leaves = found if chosen is points else assign(points, found.centroids, device)
     parents = []
     for level, count in enumerate(counts[1:], start=1):
-        below = Points(found.centroids.numpy(), unit=points.unit)
+        below = replace(points, vectors=found.centroids.numpy(), rows=None)
         found = one(below, count, level)
         parents.append(found.labels)
     return Hierarchy(tuple(counts), leaves, tuple(parents))
@@ -128,7 +128,7 @@ def _level(
         near = np.flatnonzero(rank < nearest)
         if len(near) < count:  # fewer distinct points than clusters: nothing to flatten
             break
-        flat = Points(points.vectors, near if points.rows is None else points.rows[near], points.unit)
+        flat = replace(points, rows=near if points.rows is None else points.rows[near])
         again_found = kmeans(flat, count, _seed(seed, level, again), iterations=iterations, device=device)
         found = assign(points, again_found.centroids, device)
     return found

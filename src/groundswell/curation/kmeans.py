@@ -9,7 +9,7 @@ the rows were cut into blocks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -49,11 +49,14 @@ class Points:
         Which of them, in this order; None takes all.
     unit : bool
         Divide each row by its length (a row of zeros stays one).
+    heed : callable
+        Called before each block is read; it may stop the work by an error.
     """
 
     vectors: Vectors
     rows: Rows | None = None
     unit: bool = False
+    heed: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self.vectors) if self.rows is None else len(self.rows)
@@ -82,6 +85,7 @@ class Points:
         """All rows in order, in blocks that suit ``count`` centroids."""
         step = max(64, min(_BLOCK_ROWS, _SCORES // count))
         for start in range(0, len(self), step):
+            self.heed()
             some = slice(start, min(start + step, len(self)))
             yield some, self.take(some)
 

@@ -14,6 +14,7 @@ All work on vectors of unit length. A draw is always from the whole archive, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,10 +74,17 @@ class Choice:
     kept_entropy: float
 
 
-def choose(vectors: Vectors, settings: RuleSettings, seed: int, device: torch.device | str = "cpu") -> Choice:
+def choose(
+    vectors: Vectors,
+    settings: RuleSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
+    heed: Callable[[], None] = lambda: None,
+) -> Choice:
     """Choose ``keep`` of the rows of float16 or float32 ``[N, D]`` vectors, in memory or memory-mapped.
 
-    The same vectors, settings and seed give the same rows.
+    The same vectors, settings and seed give the same rows. ``heed``, which may stop the work by an error, is called
+    between blocks of rows.
 
     Raises
     ------
@@ -85,7 +93,7 @@ def choose(vectors: Vectors, settings: RuleSettings, seed: int, device: torch.de
     DataError
         When a number is not finite.
     """
-    points = Points(vectors, unit=True)
+    points = Points(vectors, unit=True, heed=heed)
     budget = budget_of(len(points), settings)
     if settings.rule == "none":
         return Choice(np.arange(len(points), dtype=np.int64), 1.0, 1.0)

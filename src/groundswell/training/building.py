@@ -29,7 +29,7 @@ from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.data import Feed
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
-from groundswell.training.parallel import spread
+from groundswell.training.parallel import give, spread
 from groundswell.training.precision import choose
 from groundswell.training.pruning import Pruner
 from groundswell.training.recipe import Recipe, horizon
@@ -61,12 +61,11 @@ def build_session(
     log.info("device %s, precision %s: %s", device, precision.name, precision.reason)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32
-    chosen = [a if recipe.where is None else a.where(recipe.where) for a in archives]
-    first = chosen[0]
-    preprocessing = preprocessing_of(recipe, first)
+    chosen = check_fits(recipe, archives)
+    preprocessing = preprocessing_of(recipe, chosen[0])
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
     method = build_method(recipe, backbone, preprocessing.channels)
-    feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)  # reads: after what may be refused
+    feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, device)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sharded = recipe.parallel == "fsdp" and distributed.world_size() > 1
     spare = copy.deepcopy(method).cpu() if sharded else None
@@ -89,6 +88,27 @@ def build_session(
         device=device,
         started=started,
     )
+
+
+def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
+    """The archives, cut to the rows of ``where``, once it is known that the recipe can be trained on them.
+
+    Reads one image of each, for what only a conversion finds out (an incidence that is not known).
+
+    Raises
+    ------
+    UsageError, DataError
+        When recipe and archives do not fit.
+    """
+    chosen = [a if recipe.where is None else a.where(recipe.where) for a in archives]
+    preprocessing = preprocessing_of(recipe, chosen[0])
+    build_views(recipe, preprocessing.channels)
+    # Without memory to preload into, a feed reads nothing before its first batch.
+    feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, torch.device("cpu"), free=0)
+    Pruner(recipe.pruning, feed, recipe.seed, Path())
+    for archive in chosen:
+        preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
+    return chosen
 
 
 def preprocessing_of(recipe: Recipe, archive: Archive) -> Preprocessing:
@@ -220,7 +240,10 @@ def start_from(session: Session, model: str | Path) -> None:
         )
     if encoder.preprocessing.hash != session.preprocessing.hash:
         log.warning("the preprocessing is not that of %s: its features will have to adapt", model)
-    session.method.start_from(encoder.backbone.state_dict())
+    whole = session.spare or session.method
+    whole.start_from(encoder.backbone.state_dict())
+    if session.spare is not None:
+        give(session.method, session.spare.state_dict())
     session.parent = Parent(encoder.id, read_data(model))
     log.info("started from the backbone of %s", model)
 

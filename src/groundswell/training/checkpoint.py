@@ -3,8 +3,8 @@
 ``checkpoints/step-00000120.pt`` holds the state (``torch.save``, read back with ``weights_only=True``: a damaged or
 malicious file cannot run code); ``step-00000120.json`` beside it holds its size and SHA-256 and is written last: it
 is the commit record, and a ``.pt`` without one does not exist. Where the step had the best monitor score so far, the
-record holds that, too; the last such checkpoint is the best, and is never pruned. The last checkpoint is the one with
-the highest step.
+record holds that, too; the last such checkpoint is the best, and is never pruned. Nor is the last good one: the record
+says that the steps after it went well. The last checkpoint is the one with the highest step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Checkpoints:
     ----------
     folder : Path
     keep : int
-        How many of the newest to keep (the best is kept besides).
+        How many of the newest to keep (the best, and the last good one, are kept besides).
     """
 
     folder: Path
@@ -117,13 +117,26 @@ class Checkpoints:
             )
         return None
 
+    def vouch(self, name: str) -> None:
+        """Write into the record of a checkpoint that what came after it went well; only then is it a good one.
+
+        A step whose loss is fine may leave weights that are not.
+        """
+        path = (self.folder / name).with_suffix(".json")
+        record = files.read_json(path)
+        if not record.get("good"):
+            files.write_json(path, record | {"good": True})
+
+    def good(self) -> int | None:
+        """The step of the newest checkpoint that was vouched for."""
+        return next((step for step in reversed(self.steps()) if self._record(step).get("good")), None)
+
     def best(self) -> tuple[int, Score] | None:
         """The step and the score of the best checkpoint so far."""
         for step in reversed(self.steps()):
-            with suppress(DataError):  # a torn record vouches for nothing
-                record = files.read_json(self.path(step).with_suffix(".json"))
-                if isinstance(record, dict) and "best" in record:
-                    return step, Score(str(record.get("monitor")), float(record["best"]))
+            record = self._record(step)
+            if "best" in record:
+                return step, Score(str(record.get("monitor")), float(record["best"]))
         return None
 
     def is_best(self, score: Score) -> bool:
@@ -135,9 +148,16 @@ class Checkpoints:
         """The file that holds, or would hold, the state at ``step``."""
         return self.folder / f"step-{step:08d}.pt"
 
+    def _record(self, step: int) -> dict[str, Any]:
+        with suppress(DataError):  # a torn record vouches for nothing
+            record = files.read_json(self.path(step).with_suffix(".json"))
+            if isinstance(record, dict):
+                return record
+        return {}
+
     def _prune(self) -> None:
         best = self.best()
-        kept = {*self.steps()[-self.keep :], *([best[0]] if best else [])}
+        kept = {*self.steps()[-self.keep :], self.good(), *([best[0]] if best else [])}
         # Those without a record, too, which a kill has left: a run that counts minutes would not pass the step again.
         written = {_step_of(path) for path in self.folder.glob("step-*.pt")}
         for step in (written | set(self.steps())) - kept:

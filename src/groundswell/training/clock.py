@@ -35,8 +35,6 @@ class Clock:
     ----------
     elapsed : float
         Seconds spent on the run at the last agreement.
-    step_seconds : float
-        Duration of the last step alone, without draws, looks and saves.
     signal : str or None
         The name of the signal that asked any of the processes to stop.
     """
@@ -45,7 +43,6 @@ class Clock:
         self.settings = settings
         self.started = started
         self.request = request
-        self.step_seconds = 0.0
         self._waited = 0.0
         self._images = 0
         self.agree()
@@ -58,12 +55,12 @@ class Clock:
         yield
         self._waited += time.monotonic() - start
 
-    def tick(self, images: int) -> None:
-        """A step has ended, which began at the last agreement, and it has used so many images."""
+    def tick(self, images: int) -> float:
+        """A step has ended, which began at the last agreement, and it has used so many images; its seconds."""
         begun = self.elapsed
         self.agree()
-        self.step_seconds = self.elapsed - begun
         self._images += images
+        return self.elapsed - begun
 
     def agree(self) -> None:
         """Take the time of the first process, and the signals of all."""

@@ -169,7 +169,8 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
     session.method.train()
     total, unit = horizon.remaining(at.step, clock.elapsed)
     # A run takes at least one step: setting up may have used all its minutes.
-    done = at.step > 0 and horizon.finished(at.step, clock.elapsed, 0.0)
+    done = at.step > 0 and horizon.finished(at.step, clock.elapsed, session.step_seconds)
+    scored = horizon.progress(at.step, clock.elapsed)
     with metrics_log(session) as metrics, progress.bar("pretrain", total=total, unit=unit) as bar:
         while not done:
             heed(session, metrics, clock)
@@ -179,17 +180,19 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                     save(session, metrics, clock)
                 session.prune(before, lambda: heed(session, metrics, clock))
                 clock.agree()  # a draw is no part of a step
+                before = session.method.progress = horizon.progress(at.step, clock.elapsed)
             rate = warmup_cosine(before, peak=peak, warmup=recipe.schedule.warmup, final=recipe.schedule.final * peak)
             loss, norm, observed = step(session, rate, clock)
-            clock.tick(recipe.images_per_step)
+            session.step_seconds = clock.tick(recipe.images_per_step)
             left = horizon.remaining(at.step, clock.elapsed)[0]
             bar.advance(total - left)
             total = left
             after = horizon.progress(at.step, clock.elapsed)
-            done = horizon.finished(at.step, clock.elapsed, clock.step_seconds)
+            done = horizon.finished(at.step, clock.elapsed, session.step_seconds)
 
             best: Score | None = None
-            scoring = monitor is not None and (done or passes(recipe.monitor_every, before, after))
+            scoring = monitor is not None and (done or passes(recipe.monitor_every, scored, after))
+            scored = after
             if done or scoring or at.step % recipe.log_steps == 0:
                 figures = look(observed)
                 row: Row = {"step": at.step, "epoch": at.epoch, "images": at.step * recipe.images_per_step}
@@ -207,9 +210,11 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                     f"loss {loss:.3f}, {timing['images_per_s']:.0f} img/s, data wait {timing['data_wait']:.0%}, "
                     f"rank {figures['effective_rank']:.1f}"
                 )
-                fault = session.health.judge_features(figures, before, at.step, session.last_checkpoint)
+                fault = session.health.judge_features(figures, before, at.step, session.last_good)
                 if fault is not None:
                     log.warning("step %d: %s", at.step, fault)
+                if session.health.well:
+                    session.vouch()
             if done or best or (clock.save_is_due(at.step) and session.health.well):
                 save(session, metrics, clock, best)
 
@@ -254,7 +259,7 @@ def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Obs
     at.step += 1
     norm = clip_gradients(method, recipe.clip_norm, recipe.clip_scope)
     value, size = float(distributed.mean(torch.stack(losses).mean())), float(norm)
-    if session.health.judge_step(value, size, at.step, session.last_checkpoint):
+    if session.health.judge_step(value, size, at.step, session.last_good):
         method.before_update()
         session.optimiser.step()
         method.after_update()

@@ -18,6 +18,7 @@ from groundswell.methods.schedules import cosine
 
 LRScaling = Literal["none", "linear", "sqrt"]
 ClipScope = Literal["whole", "part", "tensor"]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Common(Settings):
@@ -58,7 +59,7 @@ class AdamWSettings(_Common):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     name: Literal["adamw"]
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     weight_decay: float = Field(default=0.05, ge=0)
 
 

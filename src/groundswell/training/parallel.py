@@ -108,6 +108,12 @@ def whole(state: Any) -> Any:
     return state
 
 
+def give(method: Method, weights: Mapping[str, Tensor]) -> None:
+    """Put whole weights into a method, spread or not, each process its share."""
+    now = method.state_dict()
+    method.load_state_dict({name: _alike(value, now.get(name)) for name, value in weights.items()})
+
+
 def restore(method: Method, optimiser: Optimizer, weights: Mapping[str, Tensor], moments: dict[str, Any]) -> None:
     """Put whole weights and an optimiser's whole state back, each process its share.
 
@@ -118,8 +124,7 @@ def restore(method: Method, optimiser: Optimizer, weights: Mapping[str, Tensor],
     weights, moments
         What `whole` made of ``method.state_dict()`` and ``optimiser.state_dict()``.
     """
-    now = method.state_dict()
-    method.load_state_dict({name: _alike(value, now.get(name)) for name, value in weights.items()})
+    give(method, weights)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]  # numbered in this order
     state = {
         number: {name: _alike(value, parameters[number]) for name, value in entries.items()}

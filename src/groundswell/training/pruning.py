@@ -89,17 +89,18 @@ class Pruner:
         """Choose anew from the whole archive; ``epoch`` and ``index`` say what the feed would have given next.
 
         Of several processes each embeds its part; the first one chooses for all. ``heed``, which may stop the run by
-        an error, is called between the batches of the embedding, while nothing has changed yet.
+        an error, is called all the while, and nothing has changed until all is chosen.
         """
         start = time.monotonic()
         path = self.scratch / "vectors.npy"
         embed(self.feed, encoder, path, heed)
-        self.drawn = self._moments(progress)
-        self._note_seen(epoch, index)
+        moment = self._moments(progress)
         embedded = time.monotonic()
         chosen = np.zeros(self.feed.rows, dtype=np.uint8)
         entropies = [0.0, 0.0]
-        choice = distributed.by_first(lambda: self._choose(path, encoder.device))
+        choice = distributed.by_first(lambda heed: self._choose(path, moment, encoder.device, heed), heed)
+        self.drawn = moment
+        self._note_seen(epoch, index)
         if choice is not None:
             chosen[choice.rows] = 1
             entropies = [choice.entropy, choice.kept_entropy]
@@ -125,10 +126,10 @@ class Pruner:
             *(embedded - start, time.monotonic() - embedded),
         )
 
-    def _choose(self, path: Path, device: torch.device) -> Choice:
+    def _choose(self, path: Path, moment: int, device: torch.device, heed: Callable[[], None]) -> Choice:
         rule = RuleSettings(**self.settings.model_dump(include=set(RuleSettings.model_fields)))
-        seed = int(rng.keys(self.seed, [self.drawn], "pruning")[0])
-        return choose(np.load(path, mmap_mode="r"), rule, seed, device)
+        seed = int(rng.keys(self.seed, [moment], "pruning")[0])
+        return choose(np.load(path, mmap_mode="r"), rule, seed, device, heed)
 
     def _note_seen(self, epoch: int, index: int) -> None:
         for past in range(self._since, epoch):

@@ -80,6 +80,13 @@ class PruningSettings(RuleSettings):
     every: float = Field(default=0.1, gt=0, le=1)
     """Progress between two draws (T_s of OceanSAR-1; ours)."""
 
+    @model_validator(mode="after")
+    def _nothing_without_a_rule(self) -> Self:
+        if self.model_fields_set and "rule" not in self.model_fields_set:
+            given = " and ".join(sorted(self.model_fields_set))
+            raise ValueError(f"{given} without a rule: set pruning.rule, or none to say that there is no pruning")
+        return self
+
 
 class Recipe(Settings):
     """Every setting of a pretraining run."""
@@ -117,7 +124,7 @@ class Recipe(Settings):
     device: str = "auto"
     parallel: ParallelName = "ddp"
     """Several processes: each has all weights (``ddp``) or keeps a share of them (``fsdp``)."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**62)
     log_steps: int = Field(default=10, ge=1)
     """Steps between two rows of metrics.jsonl, each with a look at the health of the run."""
     monitor_every: float = Field(default=0.2, gt=0, le=1)

@@ -112,8 +112,12 @@ class Session:
     """`time.monotonic` when this process took up the run, less what earlier lives of the run spent on it."""
     parent: Parent | None = None
     at: Position = field(default_factory=Position)
+    step_seconds: float = 0.0
+    """Of the last step alone, without draws, looks and saves: a run in minutes ends when no other fits."""
     last_row: Row = field(default_factory=dict)
-    last_checkpoint: str = "none yet"
+    last_checkpoint: str | None = None
+    last_good: str = "none yet"
+    """The newest checkpoint from which the run was seen to go on well; errors that stop it name this one."""
 
     @property
     def elapsed(self) -> float:
@@ -133,9 +137,17 @@ class Session:
     def score(self, monitor: Monitor) -> tuple[Score, bool]:
         """What the monitor says of the encoder as it is now, and whether it is the best so far."""
         encoder = self.encoder()
-        found = distributed.by_first(lambda: monitor.judge(encoder))
+        found = distributed.by_first(lambda _: monitor.judge(encoder))
         best = found is not None and self.checkpoints.is_best(Score(monitor.name, found))
         return Score(monitor.name, distributed.first(found or 0.0)), bool(distributed.first(best))
+
+    def vouch(self) -> None:
+        """The steps since the last checkpoint went well, and so it was good."""
+        if self.last_checkpoint is None or self.last_checkpoint == self.last_good:
+            return
+        self.last_good = self.last_checkpoint
+        if distributed.is_first():
+            self.checkpoints.vouch(self.last_good)
 
     def prune(self, progress: float, heed: Callable[[], None]) -> None:
         """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called between batches."""
@@ -176,6 +188,7 @@ class Session:
             "parent": self.parent and {"id": self.parent.id, "data": [d.to_json() for d in self.parent.data]},
             "at": asdict(self.at),
             "elapsed": self.elapsed,
+            "step_seconds": self.step_seconds,
             "last_row": self.last_row,
             "health": {
                 "ill": self.health.ill,
@@ -239,8 +252,11 @@ class Session:
         self.health.total_skipped = state["health"]["total_skipped"]
         self.health.first_loss = state["health"].get("first_loss")  # younger than the first checkpoints
         self.started -= state["elapsed"]
+        self.step_seconds = state.get("step_seconds", 0.0)  # younger than the first checkpoints
         self.last_row = state["last_row"]
         self.last_checkpoint = path.name
+        if (good := self.checkpoints.good()) is not None:
+            self.last_good = self.checkpoints.path(good).name
         self.save_model()  # a kill may have come between checkpoint and model
         log.info("resumed from %s: step %d, epoch %d, batch %d", path, self.at.step, self.at.epoch, self.at.index)
 
