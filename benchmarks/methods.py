@@ -197,7 +197,7 @@ def prepared(name: str) -> Recipe:
     if values["method"]["name"] == "mae":
         overrides += ["method.decoder_neighbours=false"]
     if vit:
-        overrides += ["backbone.pooling=class"]
+        overrides += ["backbone.pooling=class", "backbone.neighbours=false"]
     return resolve_recipe([(name, values)], overrides)[0]
 
 
