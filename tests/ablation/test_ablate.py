@@ -21,13 +21,15 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import crash
-from groundswell.ablation import runs
+from groundswell.ablation import runs, study
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import Archive
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
-from groundswell.errors import DataError
+from groundswell.errors import DataError, DivergedError
 from groundswell.locks import LOCK_FILE, held
+from groundswell.training import loop
+from groundswell.training.pruning import Pruner
 from training.tiny import Waves, make_archive, tiny_recipe
 
 
@@ -168,10 +170,76 @@ def resumptions(study: Path, cell: str) -> list[int | None]:
 
 
 @pytest.fixture
-def unprobed(archive: Archive, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study of one seed beside its grid, study.yaml: the base was trained, and its probe failed."""
+def single(grid: Path, tmp_path: Path) -> Path:
+    """The grid with one seed and one control."""
     values = yaml.safe_load(grid.read_text()) | {"base": str(grid.parent / "tiny.yaml"), "seeds": [0]}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values | {"controls": ["statistics"]}))
+    return tmp_path / "study.yaml"
+
+
+@pytest.fixture
+def diverged(archive: Archive, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study beside its grid, study.yaml: the base left a checkpoint, and diverged."""
+    pretrain = runs.pretrain
+
+    def diverging(*arguments: Any, **settings: Any) -> Any:
+        report = pretrain(*arguments, **settings)
+        if "base" in str(report.path):
+            raise DivergedError("the run has diverged")
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "pretrain", diverging)
+        result = ablate(archive, single, tmp_path / "study")
+    assert result.exit_code == 4, result.output
+    return tmp_path / "study"
+
+
+def signalling(function: Callable[..., Any], number: int, step: int | None = None) -> Callable[..., Any]:
+    """The function, with a signal to this process just before (where one is given, at that step of a run alone)."""
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        if step is None or arguments[0].at.step == step:
+            signal.raise_signal(number)
+        return function(*arguments, **settings)
+
+    return call
+
+
+@pytest.mark.parametrize("extra", [[], ["--retry-failed"]])
+def test_a_fresh_try_that_was_stopped_goes_on(
+    archive: Archive, diverged: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str]
+) -> None:
+    grid = diverged.parent / "study.yaml"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "step", signalling(loop.step, signal.SIGTERM, step=1))
+        stopped = ablate(archive, grid, diverged, "--retry-failed")
+    assert stopped.exit_code == 75, stopped.output
+    assert resumptions(diverged, "base") == [None]
+    result = ablate(archive, grid, diverged, *extra)
+    assert result.exit_code == 0, result.output
+    assert resumptions(diverged, "base") == [None, 2]
+
+
+@pytest.mark.parametrize("point", ["fsync:before:1", "fsync:before:2", "fsync:after:2"])
+def test_a_fresh_try_that_was_killed_never_goes_on_from_the_run_that_failed(
+    archive: Archive, diverged: Path, point: str
+) -> None:
+    command = ["ablate", str(archive.path), "-g", str(diverged.parent / "study.yaml"), "-o", str(diverged)]
+
+    def job() -> None:
+        with crash.trapped(point):
+            CliRunner().invoke(application, [*command, "--retry-failed"])
+
+    assert in_fork(job) == -signal.SIGKILL
+    result = CliRunner().invoke(application, [*command, "--retry-failed"])
+    assert result.exit_code == 0, result.output
+    assert resumptions(diverged, "base") == [None]
+
+
+@pytest.fixture
+def unprobed(archive: Archive, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study beside its grid, study.yaml: the base was trained, and its probe failed."""
     probed = runs.run_probe
     calls: list[int] = []
 
@@ -183,7 +251,7 @@ def unprobed(archive: Archive, grid: Path, tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "run_probe", failing)
-        result = ablate(archive, tmp_path / "study.yaml", tmp_path / "study")
+        result = ablate(archive, single, tmp_path / "study")
     assert result.exit_code == 4, result.output
     assert "base, seed 0: no labels today" in result.output
     return tmp_path / "study"
@@ -233,6 +301,16 @@ def test_a_dry_run_counts_and_writes_nothing(archive: Archive, grid: Path, whole
     assert not (tmp_path / "study").exists()
     done = json.loads(ablate(archive, grid, whole, "--dry-run", "--json").stdout)
     assert (done["to_do"], done["total_minutes"]) == (0, 0)
+
+
+def test_a_dry_run_draws_no_images(
+    archive: Archive, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pruner, "draw", lambda *_: pytest.fail("a draw from the whole archive"))
+    pruning = ["pruning.rule=balanced", "pruning.keep=0.5", "pruning.warmup=0"]
+    result = ablate(archive, grid, tmp_path / "study", *pruning, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["total_minutes"] > 0
 
 
 @pytest.mark.parametrize(
@@ -335,3 +413,37 @@ def test_a_stopped_study_ends_with_75_and_goes_on(archive: Archive, grid: Path, 
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 75, errors
     assert b"same command again" in errors
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "step", "number"),
+    [
+        (loop, "step", 2, signal.SIGTERM),  # the last, after which the run asks no more
+        (loop, "step", 2, signal.SIGINT),
+        (runs, "embed", None, signal.SIGTERM),
+        (runs, "run_probe", None, signal.SIGTERM),
+        (runs, "StatisticsEmbedder", None, signal.SIGTERM),
+        (study, "draw_ablation", None, signal.SIGTERM),
+    ],
+)
+def test_a_study_can_be_stopped_anywhere(
+    archive: Archive, single: Path, tmp_path: Path, module: Any, function: str, step: int | None, number: int
+) -> None:
+    output = tmp_path / "study"
+
+    def job() -> None:
+        setattr(module, function, signalling(getattr(module, function), number, step))
+        result = ablate(archive, single, output)
+        (tmp_path / "errors").write_text(result.stderr)
+        os._exit(result.exit_code)
+
+    assert in_fork(job) == 75
+    errors = (tmp_path / "errors").read_text()
+    assert f"stopped by {signal.Signals(number).name}" in errors
+    assert "run the same command again to go on" in errors
+    finished = len(list(output.glob("runs/*/record.json")))
+    assert finished == (0 if function in ("step", "embed", "run_probe") else 2)
+    result = ablate(archive, single, output)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("nothing has changed, reused") >= finished
+    assert resumptions(output, "base") == ([None] if finished else [None, 3])

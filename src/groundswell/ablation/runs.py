@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from groundswell import files
 from groundswell.ablation.grid import RANDOM, STATISTICS, Cell, Grid, explain
@@ -37,7 +36,6 @@ from groundswell.errors import (
     DivergedError,
     GroundswellError,
     ModelError,
-    StoppedBySignal,
     TrainingError,
     UsageError,
 )
@@ -46,12 +44,10 @@ from groundswell.evaluation.controls import StatisticsEmbedder
 from groundswell.evaluation.probe import run_probe
 from groundswell.evaluation.results import for_json
 from groundswell.evaluation.targets import read_target
-from groundswell.training.building import build_views, preprocessing_of
-from groundswell.training.data import Feed
+from groundswell.training.building import check_fits, preprocessing_of
 from groundswell.training.health import HealthSettings
 from groundswell.training.loop import pretrain
-from groundswell.training.pruning import Pruner
-from groundswell.training.recipe import LengthSettings, Recipe, horizon
+from groundswell.training.recipe import LengthSettings, PruningSettings, Recipe, horizon
 from groundswell.training.run_directory import RunDirectory, read_metrics
 
 Record = dict[str, Any]
@@ -142,17 +138,8 @@ def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
 
 
 def _check(cell: Cell, archives: Sequence[Archive]) -> None:
-    recipe = cell.recipe
     try:
-        chosen = _selected(archives, recipe.where)
-        preprocessing = preprocessing_of(recipe, chosen[0])
-        build_views(recipe, preprocessing.channels)
-        for archive in chosen:
-            # One image, for what only a conversion finds out: an incidence that is not known.
-            preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
-        # Without memory to preload into, a feed reads nothing before its first batch.
-        feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, torch.device("cpu"), free=0)
-        Pruner(recipe.pruning, feed, recipe.seed, Path())
+        check_fits(cell.recipe, archives)
     except GroundswellError as error:
         where = f"cell {cell.name}" + (f": {error.where}" if error.where else "")
         raise type(error)(error.what, where=where, why=error.why, fix=error.fix) from error
@@ -165,7 +152,7 @@ def _selected(archives: Sequence[Archive], where: str | None) -> list[Archive]:
 def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[str, float]:
     """Minutes of pretraining of one run of each cell, by cell name: its own length, or from a trial of three steps.
 
-    A guess for this machine as it is now; embedding and probing come on top.
+    A guess for this machine as it is now; draws of pruning, embedding and probing come on top.
     """
     minutes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -178,6 +165,7 @@ def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[st
                 continue
             trial: Record = {"batch_size": min(recipe.batch_size, _TRIAL_IMAGES), "accumulate": 1, "log_steps": 1}
             trial |= {"length": LengthSettings(steps=3), "health": HealthSettings(patience=4)}  # not judged
+            trial |= {"pruning": PruningSettings()}  # one draw would outlast the three steps
             short = recipe.model_copy(update=trial)
             pretrain(archives, short, Path(scratch) / one.key)
             timing = read_metrics(RunDirectory(Path(scratch) / one.key).metrics)[-1]["timing"]
@@ -208,7 +196,7 @@ def run_all(
     Raises
     ------
     StoppedBySignal
-        After SIGTERM or Ctrl-C, with a checkpoint; the same call goes on.
+        After SIGTERM or Ctrl-C in a training, with a checkpoint; the same call goes on.
     BusyError
         When another process works on a run.
     """
@@ -222,24 +210,32 @@ def run_all(
             say(f"{head}: nothing has changed, reused")
         else:
             say(f"{head}: {'goes on' if one.folder.exists() else 'starts'}")
-            lost = status == FAILED and "training" not in record and record["error"]["kind"] in _LOST
-            record = _carry_out(one, archives, probe, say, fresh=lost)
+            if status == FAILED and "training" not in record and record["error"]["kind"] in _LOST:
+                _clear(one.folder)
+            record = _carry_out(one, archives, probe, say)
             record |= {"key": one.key, "probe": _key(probe), "folder": one.folder.name}
             files.write_json(one.folder / RECORD, record)
         records.append({**record, "cell": one.cell.name, "seed": one.seed})
     return records
 
 
-def _carry_out(one: Planned, archives: Sequence[Archive], probe: ProbeSettings, say: Say, fresh: bool) -> Record:
+def _clear(folder: Path) -> None:
+    """Take a lost run away for good, and only then its record: without that what is there would be gone on with."""
+    run = RunDirectory(folder / "run")
+    with run.claimed():
+        run.clear()
+        files.sync_folder(run.path)
+    files.remove(folder / RECORD)
+
+
+def _carry_out(one: Planned, archives: Sequence[Archive], probe: ProbeSettings, say: Say) -> Record:
     started = time.monotonic()
     facts: Record = {}
     try:
-        report = pretrain(archives, one.recipe, one.folder / "run", resume=not fresh, overwrite=fresh)
+        report = pretrain(archives, one.recipe, one.folder / "run", resume=True)
         facts = {"steps": report.steps, "images": report.images, "training": report.metrics}
         encoder = load(report.model).on(one.recipe.device, channels_last=True)
         scores = _judge(encoder, archives, probe, one.folder)
-    except StoppedBySignal as error:
-        raise StoppedBySignal(error.what, where=error.where, fix="run the same command again to go on") from error
     except BusyError:
         raise
     except (TrainingError, DataError, ModelError, UsageError) as error:

@@ -20,6 +20,7 @@ from groundswell.errors import TrainingError, UsageError
 from groundswell.evaluation.results import for_json
 from groundswell.files import write_json
 from groundswell.locks import LOCK_FILE, held, patience
+from groundswell.training.signals import stoppable
 
 RESULTS, PLOT = "results.json", "plot.png"
 FORMAT = 1
@@ -75,17 +76,29 @@ def run_study(
         raise UsageError(
             "there is something else at the place of the study", where=folder, fix="choose another --output"
         )
-    planned = plan(grid, archives, folder)
-    with held(folder / LOCK_FILE, "another process works on this study", patience=patience()):
-        runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
-        if all(record["status"] == FAILED for record in runs):
-            raise TrainingError(
-                f"all {len(runs)} runs of the study failed",
-                where=folder,
-                why=str(runs[0]["error"]["what"]),
-                fix="try the base alone first (groundswell pretrain), then add --retry-failed",
-            )
-        controls = run_controls(grid, archives, folder, say)
+    with stoppable(folder, fix="run the same command again to go on"):
+        planned = plan(grid, archives, folder)
+        with held(folder / LOCK_FILE, "another process works on this study", patience=patience()):
+            runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
+            if all(record["status"] == FAILED for record in runs):
+                raise TrainingError(
+                    f"all {len(runs)} runs of the study failed",
+                    where=folder,
+                    why=str(runs[0]["error"]["what"]),
+                    fix="try the base alone first (groundswell pretrain), then add --retry-failed",
+                )
+            controls = run_controls(grid, archives, folder, say)
+        return _write(grid, archives, folder, runs, controls)
+
+
+def _write(
+    grid: Grid,
+    archives: Sequence[Archive],
+    folder: Path,
+    runs: list[dict[str, Any]],
+    controls: list[dict[str, Any]],
+) -> Study:
+    """Tables, record and plot of a study whose runs have ended."""
     table = summarise(grid, runs, controls)
     paths = write_table(table, folder)
     data = [describe(archive) for archive in archives]

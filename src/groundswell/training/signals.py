@@ -1,19 +1,24 @@
-"""A signal asks; the loop answers between two steps."""
+"""A signal asks; the loop answers between two steps. Around loops it ends what can be ended anywhere."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from groundswell import distributed
+from groundswell.errors import StoppedBySignal
 
 REPEAT_S = 2.0
 """Where a launcher started the process: Ctrl-C reaches both, and the launcher passes it on so much later, at most."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -27,17 +32,15 @@ class StopRequest:
 def listening() -> Iterator[StopRequest]:
     """Catch SIGTERM (Slurm, a shutdown) and SIGINT (Ctrl-C) as requests; a second one acts at once, as usual.
 
+    A request that the block has not answered by `StoppedBySignal` goes to the handler of whoever is around it, as
+    `stoppable`; not to those that Python begins with, for they would end a process whose work is done.
+
     Where a launcher has started several processes, what comes within `REPEAT_S` is no second one but its echo.
 
     Outside the main thread, where Python allows no handlers, nothing is caught.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    wanted = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in wanted}
-
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
     patience = REPEAT_S if distributed.launched()[1] > 1 else 0.0
     came: dict[int, float] = {}
 
@@ -45,14 +48,53 @@ def listening() -> Iterator[StopRequest]:
         request.number = number
         if time.monotonic() - came.setdefault(number, time.monotonic()) <= patience:
             return
-        handler = before[signal.Signals(number)]
-        signal.signal(number, handler)
+        signal.signal(number, before[number])
         signal.raise_signal(number)
 
-    for number in wanted:
-        signal.signal(number, note)
     try:
-        yield request
+        with _handling(note):
+            yield request
+    except StoppedBySignal:
+        request.number = 0
+        raise
     finally:
-        for number, handler in before.items():
+        around = before.get(request.number)
+        if callable(around) and around is not signal.default_int_handler:
+            signal.raise_signal(request.number)
+
+
+@contextmanager
+def stoppable(where: Path, fix: str) -> Iterator[None]:
+    """SIGTERM and SIGINT end the block at once, by `StoppedBySignal`; what is `listening` in it is asked first.
+
+    Every `StoppedBySignal` of the block leaves it with ``fix``. Outside the main thread nothing is caught.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # No Exception: whoever sums up the errors of a run must not take it for one of them.
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    try:
+        with _handling(stop):
+            yield
+    except KeyboardInterrupt as error:
+        name = error.args[0] if error.args else signal.SIGINT.name
+        raise StoppedBySignal(f"stopped by {name}", where=where, fix=fix) from None
+    except StoppedBySignal as error:
+        raise StoppedBySignal(error.what, where=error.where, fix=fix) from error
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Give the signals to a handler, where Python allows it: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        for number in _SIGNALS:
             signal.signal(number, handler)
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
