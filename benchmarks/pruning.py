@@ -228,9 +228,8 @@ def main() -> None:
         for arm in arms:
             steps = arguments.steps
             if arm == "longer":
-                steps += round(
-                    steps * draw_cost(recipe_of(base, {}, arguments, where, seed, steps), len(chosen), grid[0])
-                )
+                plain = recipe_of(base, ARMS[arm], arguments, where, seed, steps)
+                steps += round(steps * draw_cost(plain, len(chosen), grid[0]))
             recipe = recipe_of(base, ARMS[arm], arguments, where, seed, steps)
             found = one(arguments.output / f"{arm}-{seed}", recipe, train, probe, held)
             results[arm].append(found)

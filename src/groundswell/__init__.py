@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from groundswell.search.index import top_k as top_k
     from groundswell.simulator.source import simulate as simulate
     from groundswell.training.loop import pretrain as pretrain
+    from groundswell.training.session import Monitor as Monitor
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ _HOMES = {
     "Quantity": "physics.imagette",
     "open_product": "products.safe.sentinel1",
     "pretrain": "training.loop",
+    "Monitor": "training.session",
     "probe": "evaluation.probe",
     "simulate": "simulator.source",
     "top_k": "search.index",

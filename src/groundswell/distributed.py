@@ -24,8 +24,9 @@ from groundswell.errors import LostProcess, UsageError
 TIMEOUT_S = 600.0
 """How long a process waits for the others: longer than any save, shorter than a night."""
 
-BEAT_S = 30.0
-"""How often a process that works alone tells the others so (`by_first`); far less than `TIMEOUT_S`."""
+BEAT_S = 2.0
+"""How often a process that works alone tells the others so (`by_first`), and all look for signals: far less than
+`TIMEOUT_S`, and than a launcher waits between a signal and a kill."""
 
 Rows = TypeVar("Rows")
 Result = TypeVar("Result")

@@ -112,7 +112,7 @@ class LostProcess(TrainingError):
 
 
 class StoppedBySignal(GroundswellError):
-    """A signal asked the run to stop, and a checkpoint was written first."""
+    """A signal asked to stop; a checkpoint was written first, or the work goes on from what is there."""
 
     exit_code = 75
 

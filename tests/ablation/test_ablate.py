@@ -159,7 +159,7 @@ def test_a_cell_that_collapses_is_recorded_and_the_rest_goes_on(
     assert (json.loads(planned.stdout)["to_do"], json.loads(planned.stdout)["total_minutes"] > 0) == (1, True)
     retried = ablate(archive, tmp_path / "failing.yaml", tmp_path / "study", "--retry-failed")
     assert retried.exit_code == 4
-    assert "strict, seed 0: goes on" in retried.stderr
+    assert "strict, seed 0: starts again" in retried.stderr
     assert resumptions(tmp_path / "study", "strict") == [None]  # no checkpoint leads out of a collapse
 
 

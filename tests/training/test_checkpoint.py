@@ -177,11 +177,11 @@ def test_the_last_good_one_is_kept_until_a_newer_one_is(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path, keep=1)
     store.save(10, state(10))
     assert store.good() is None
-    store.vouch("step-00000010.pt")
+    store.vouch(10)
     store.save(20, state(20))
     store.save(30, state(30))
     assert (store.steps(), store.good()) == ([10, 30], 10)
-    store.vouch("step-00000030.pt")
+    store.vouch(30)
     store.save(40, state(40))
     assert (store.steps(), store.good()) == ([30, 40], 30)
     assert all(read_checkpoint(store.path(step)) for step in (30, 40))

@@ -330,5 +330,6 @@ def test_a_signal_is_answered_while_a_set_is_chosen(
         with pytest.raises(StoppedBySignal):
             pretrain([archive], pruned(), output)
     assert not read  # it was stopped at the first block
+    assert not list((output / "pruning").glob("*"))
     assert pretrain([archive], pruned(), output, resume=True).resumed_at == 2
     assert result(output) == result(undisturbed[0])

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,7 +58,7 @@ class GridSettings(Settings):
     description: str = ""
     base: str
     settings: Overrides = Field(default_factory=dict)
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**62)], ...] = Field(default=(0, 1, 2), min_length=1)
     changes: dict[str, Overrides] = Field(default_factory=dict)
     product: dict[str, dict[str, Overrides]] = Field(default_factory=dict)
     probe: ProbeSettings
@@ -70,7 +70,7 @@ class GridSettings(Settings):
             raise ValueError("give changes or product: a grid of the base alone compares nothing")
         if BASE in self.changes:
             raise ValueError(f"no change may be called {BASE!r}: that is the recipe as it is")
-        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+        if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must be different whole numbers from 0")
         if any(not values for values in self.product.values()):
             raise ValueError("every axis of product needs at least one value")

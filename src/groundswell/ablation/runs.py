@@ -209,8 +209,9 @@ def run_all(
         elif status == DONE:
             say(f"{head}: nothing has changed, reused")
         else:
-            say(f"{head}: {'goes on' if one.folder.exists() else 'starts'}")
-            if status == FAILED and "training" not in record and record["error"]["kind"] in _LOST:
+            lost = status == FAILED and "training" not in record and record["error"]["kind"] in _LOST
+            say(f"{head}: {'starts again' if lost else 'goes on' if one.folder.exists() else 'starts'}")
+            if lost:
                 _clear(one.folder)
             record = _carry_out(one, archives, probe, say)
             record |= {"key": one.key, "probe": _key(probe), "folder": one.folder.name}

@@ -46,6 +46,7 @@ def ablate(
     from groundswell.cli.pretrain import split_inputs
     from groundswell.errors import UsageError
     from groundswell.evaluation.results import for_json
+    from groundswell.training.signals import stoppable
 
     def say(line: str) -> None:
         if progress.is_shown():
@@ -57,7 +58,8 @@ def ablate(
         raise UsageError("no archive to train on", fix=f"groundswell ablate ARCHIVE --grid {grid} -o {output}")
     archives = [open_archive(path) for path in paths]
     if dry_run:
-        return _plan(chosen, archives, output, retry_failed)
+        with stoppable(output, fix="run the same command again"):
+            return _plan(chosen, archives, output, retry_failed)
     study = run_study(chosen, archives, output, say, retry_failed=retry_failed)
     failed = [
         f"failed: {r['cell']}, seed {r['seed']}: {r['error']['what']}"
@@ -97,7 +99,7 @@ def _plan(grid: Grid, archives: list[Archive], output: Path, retry_failed: bool)
         lines.append(f"{cell.name}: {changes}\n    {states}{about}")
     lines.append(
         f"{len(left)} of {len(planned)} runs to do, about {total:.0f} minutes of pretraining on this machine as it is "
-        "now; embedding and probing come on top. Nothing was written."
+        "now; draws of pruning, embedding and probing come on top. Nothing was written."
     )
     data = {
         "grid": grid.settings.model_dump(mode="json"),

@@ -26,12 +26,12 @@ from groundswell.methods.mae import MAE, MAESettings
 from groundswell.methods.simclr import SimCLR, SimCLRSettings
 from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.training.checkpoint import Checkpoints
-from groundswell.training.data import Feed
+from groundswell.training.data import Feed, check_images
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
 from groundswell.training.parallel import give, spread
 from groundswell.training.precision import choose
-from groundswell.training.pruning import Pruner
+from groundswell.training.pruning import Pruner, check_rule
 from groundswell.training.recipe import Recipe, horizon
 from groundswell.training.run_directory import RunDirectory
 from groundswell.training.session import Parent, Session
@@ -103,10 +103,8 @@ def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
     chosen = [a if recipe.where is None else a.where(recipe.where) for a in archives]
     preprocessing = preprocessing_of(recipe, chosen[0])
     build_views(recipe, preprocessing.channels)
-    # Without memory to preload into, a feed reads nothing before its first batch.
-    feed = Feed(chosen, preprocessing, recipe.batch_size, recipe.seed, torch.device("cpu"), free=0)
-    Pruner(recipe.pruning, feed, recipe.seed, Path())
-    for archive in chosen:
+    check_rule(recipe.pruning, check_images(chosen, recipe.batch_size), recipe.batch_size)
+    for archive in filter(len, chosen):
         preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
     return chosen
 
@@ -240,8 +238,8 @@ def start_from(session: Session, model: str | Path) -> None:
         )
     if encoder.preprocessing.hash != session.preprocessing.hash:
         log.warning("the preprocessing is not that of %s: its features will have to adapt", model)
-    whole = session.spare or session.method
-    whole.start_from(encoder.backbone.state_dict())
+    unspread = session.spare or session.method
+    unspread.start_from(encoder.backbone.state_dict())
     if session.spare is not None:
         give(session.method, session.spare.state_dict())
     session.parent = Parent(encoder.id, read_data(model))

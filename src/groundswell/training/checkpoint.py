@@ -117,15 +117,14 @@ class Checkpoints:
             )
         return None
 
-    def vouch(self, name: str) -> None:
+    def vouch(self, step: int) -> None:
         """Write into the record of a checkpoint that what came after it went well; only then is it a good one.
 
         A step whose loss is fine may leave weights that are not.
         """
-        path = (self.folder / name).with_suffix(".json")
-        record = files.read_json(path)
-        if not record.get("good"):
-            files.write_json(path, record | {"good": True})
+        record = self._record(step)
+        if record and not record.get("good"):
+            files.write_json(self.path(step).with_suffix(".json"), record | {"good": True})
 
     def good(self) -> int | None:
         """The step of the newest checkpoint that was vouched for."""

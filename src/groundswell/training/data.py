@@ -27,6 +27,30 @@ _CHUNK = 256  # images read at a time when preloading
 _WINDOW_BYTES = 8e9  # archived pixels that are shuffled together
 
 
+def check_images(archives: Sequence[Archive], batch_size: int) -> int:
+    """How many images the archives hold.
+
+    Raises
+    ------
+    UsageError
+        When there are fewer than a batch, or their sizes differ.
+    """
+    rows = sum(map(len, archives))
+    if len({(a.height, a.width) for a in archives}) > 1:
+        raise UsageError(
+            "the archives hold images of different sizes",
+            where=", ".join(f"{a.path}: {a.height} x {a.width}" for a in archives),
+            fix="ingest them at one --size, or pretrain on one of them",
+        )
+    if rows < batch_size:
+        raise UsageError(
+            f"a batch of {batch_size} needs as many images, and there are {rows}",
+            where=", ".join(str(a.path) for a in archives),
+            fix=f"lower batch_size (batch_size={max(rows // 4, 2)}), or check `where`",
+        )
+    return rows
+
+
 class Feed:
     """Normalised batches of one or several archives of the same image size.
 
@@ -57,7 +81,7 @@ class Feed:
     Raises
     ------
     UsageError
-        When there are fewer rows than a batch, or the sizes of the archives differ.
+        As `check_images`.
     """
 
     def __init__(
@@ -73,20 +97,7 @@ class Feed:
         self.preprocessing = preprocessing
         self.device = device
         self.starts = np.cumsum([0, *(len(a) for a in archives)])
-        self.rows = int(self.starts[-1])
-        shapes = {(a.height, a.width) for a in archives}
-        if len(shapes) > 1:
-            raise UsageError(
-                "the archives hold images of different sizes",
-                where=", ".join(f"{a.path}: {a.height} x {a.width}" for a in archives),
-                fix="ingest them at one --size, or pretrain on one of them",
-            )
-        if self.rows < batch_size:
-            raise UsageError(
-                f"a batch of {batch_size} needs as many images, and there are {self.rows}",
-                where=", ".join(str(a.path) for a in archives),
-                fix=f"lower batch_size (batch_size={max(self.rows // 4, 2)}), or check `where`",
-            )
+        self.rows = check_images(archives, batch_size)
         sizes = [size for a in archives for size in a.shard_sizes]
         # The order must not depend on the machine either: a fixed budget, and not the memory that happens to be free.
         window = window_for(sizes, max(a.schema.row_bytes for a in archives), _WINDOW_BYTES)
@@ -97,7 +108,7 @@ class Feed:
         self.shuffle = self._shuffle_of(sizes)
         self.batches_per_epoch = self.shuffle.batches_per_epoch
 
-        height, width = shapes.pop()
+        height, width = archives[0].height, archives[0].width
         needed = 2 * self.rows * len(preprocessing.channels) * height * width
         free = free_memory(device) if free is None else free
         self.preloaded: Tensor | None = None

@@ -82,6 +82,7 @@ SHARPEN = (
     "set method.head_norm=true and method.momentum=0.99 (if it is lower), or lower method.teacher_temperature and "
     "final_teacher_temperature"
 )
+BACK = "To go on from the last good checkpoint, move what is newer out of checkpoints/ and use --resume"
 CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or try method.centring=sinkhorn"
 
 
@@ -149,7 +150,7 @@ class Health:
                 where=f"step {step}; last good checkpoint: {last_good}",
                 why=f"loss {loss}, at the first step {self.first_loss}; gradient norm {gradient_norm}",
                 fix="lower optimiser.lr, set clip_norm, or try precision=fp32; "
-                "groundswell stats --verify shows whether the archive holds infinite pixels",
+                f"groundswell stats --verify shows whether the archive holds infinite pixels. {BACK}",
             )
         return False
 
@@ -168,7 +169,7 @@ class Health:
                 "the representation has collapsed",
                 where=f"step {step}; last good checkpoint: {last_good}",
                 why=f"{fault.what} ({self.ill} looks in a row)",
-                fix=f"{fault.remedy}; the limits are health.*",
+                fix=f"{fault.remedy}; the limits are health.*. {BACK}",
             )
         if fault:
             return fault.what

@@ -31,6 +31,19 @@ log = logging.getLogger(__name__)
 _BATCH = 256  # images a process embeds at a time
 
 
+def check_rule(settings: PruningSettings, rows: int, batch_size: int) -> None:
+    """Raise `UsageError` where less than a batch would be kept of so many images, or there are more clusters."""
+    if settings.rule != "none":
+        levels_of(rows, settings)  # now, and not at the first draw
+    kept = budget_of(rows, settings)
+    if kept < batch_size:
+        raise UsageError(
+            f"pruning would keep {kept} images, less than a batch of {batch_size}",
+            where=f"pruning.keep={settings.keep} of {rows} images",
+            fix=f"set pruning.keep={min(1.0, 4 * batch_size / rows):.2g} or more, or lower batch_size",
+        )
+
+
 class Pruner:
     """Keeps the feed on the images that a rule has chosen.
 
@@ -54,7 +67,7 @@ class Pruner:
     Raises
     ------
     UsageError
-        When less than a batch would be kept, or there are more clusters than images.
+        As `check_rule`.
     """
 
     def __init__(self, settings: PruningSettings, feed: Feed, seed: int, scratch: Path) -> None:
@@ -63,15 +76,7 @@ class Pruner:
         self.figures: dict[str, Any] = {}
         self._since = 0  # the epoch in which the present set came
         self._seen = np.zeros(feed.rows, dtype=np.bool_)
-        if settings.rule != "none":
-            levels_of(feed.rows, settings)  # now, and not at the first draw
-        kept = budget_of(feed.rows, settings)
-        if kept < feed.batch_size:
-            raise UsageError(
-                f"pruning would keep {kept} images, less than a batch of {feed.batch_size}",
-                where=f"pruning.keep={settings.keep} of {feed.rows} images",
-                fix=f"set pruning.keep={min(1.0, 4 * feed.batch_size / feed.rows):.2g} or more, or lower batch_size",
-            )
+        check_rule(settings, feed.rows, feed.batch_size)
 
     def due(self, progress: float) -> bool:
         """Whether the next moment has come."""
@@ -98,13 +103,16 @@ class Pruner:
         embedded = time.monotonic()
         chosen = np.zeros(self.feed.rows, dtype=np.uint8)
         entropies = [0.0, 0.0]
-        choice = distributed.by_first(lambda heed: self._choose(path, moment, encoder.device, heed), heed)
+        try:
+            choice = distributed.by_first(lambda heed: self._choose(path, moment, encoder.device, heed), heed)
+        finally:
+            if distributed.is_first():
+                path.unlink()
         self.drawn = moment
         self._note_seen(epoch, index)
         if choice is not None:
             chosen[choice.rows] = 1
             entropies = [choice.entropy, choice.kept_entropy]
-            path.unlink()
         rows = np.flatnonzero(distributed.total(torch.from_numpy(chosen)).numpy()).astype(np.int64)
         before = self.feed.kept
         overlap = 1.0 if before is None else float(np.isin(rows, before, assume_unique=True).mean())

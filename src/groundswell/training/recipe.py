@@ -70,6 +70,7 @@ class CheckpointSettings(Settings):
     """Time between two; not counted where ``steps`` is given."""
     steps: int | None = Field(default=None, ge=1)
     keep: int = Field(default=2, ge=1)
+    """How many of the newest; the best and the last good one are kept besides."""
 
 
 class PruningSettings(RuleSettings):

@@ -115,9 +115,10 @@ class Session:
     step_seconds: float = 0.0
     """Of the last step alone, without draws, looks and saves: a run in minutes ends when no other fits."""
     last_row: Row = field(default_factory=dict)
-    last_checkpoint: str | None = None
-    last_good: str = "none yet"
-    """The newest checkpoint from which the run was seen to go on well; errors that stop it name this one."""
+    saved: int | None = None
+    """The step of the newest checkpoint."""
+    good: int | None = None
+    """That of the newest from which the run was seen to go on well."""
 
     @property
     def elapsed(self) -> float:
@@ -143,14 +144,18 @@ class Session:
 
     def vouch(self) -> None:
         """The steps since the last checkpoint went well, and so it was good."""
-        if self.last_checkpoint is None or self.last_checkpoint == self.last_good:
-            return
-        self.last_good = self.last_checkpoint
-        if distributed.is_first():
-            self.checkpoints.vouch(self.last_good)
+        if self.saved is not None and self.saved != self.good:
+            self.good = self.saved
+            if distributed.is_first():
+                self.checkpoints.vouch(self.good)
+
+    @property
+    def last_good(self) -> str:
+        """The file of the last good checkpoint, for those who read why a run was stopped."""
+        return "none yet" if self.good is None else self.checkpoints.path(self.good).name
 
     def prune(self, progress: float, heed: Callable[[], None]) -> None:
-        """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called between batches."""
+        """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called all the while."""
         encoder = self.encoder().on(self.device, precision=self.precision.name, channels_last=True)
         self.pruner.draw(encoder, progress, self.at.epoch, self.at.index, heed)
         if self.at.index > 0:
@@ -180,7 +185,7 @@ class Session:
         A step that has its checkpoint, which a signal just after resuming would save again, stays as it is: to write
         it anew would put the only copy at risk.
         """
-        if self.last_checkpoint == self.checkpoints.path(self.at.step).name:
+        if self.saved == self.at.step:
             return
         state: State = {
             "identity": json.dumps(self.identity()),
@@ -205,7 +210,7 @@ class Session:
             path = self.checkpoints.save(self.at.step, state, best)
             progress = self.horizon.progress(self.at.step, self.elapsed)
             log.info("saved %s at step %d, %.1f %% of the run", path.name, self.at.step, 100 * progress)
-        self.last_checkpoint = self.checkpoints.path(self.at.step).name
+        self.saved = self.at.step
         self.save_model()
 
     def save_model(self) -> None:
@@ -254,9 +259,7 @@ class Session:
         self.started -= state["elapsed"]
         self.step_seconds = state.get("step_seconds", 0.0)  # younger than the first checkpoints
         self.last_row = state["last_row"]
-        self.last_checkpoint = path.name
-        if (good := self.checkpoints.good()) is not None:
-            self.last_good = self.checkpoints.path(good).name
+        self.saved, self.good = self.at.step, self.checkpoints.good()
         self.save_model()  # a kill may have come between checkpoint and model
         log.info("resumed from %s: step %d, epoch %d, batch %d", path, self.at.step, self.at.epoch, self.at.index)
 
