@@ -193,7 +193,7 @@ def prepared(name: str) -> Recipe:
             overrides += [f"local_views={{policy: {local}, geometry: {{scale: [0.1, 0.3]}}}}"]
             overrides += ["local_view_size=32", f"local_view_count={2 if vit else 4}"]
     if values["method"]["name"] == "dinov2":
-        overrides += ["method.separate_heads=false"]
+        overrides += ["method.separate_heads=false", "method.koleo_weight=0.1"]
     if values["method"]["name"] == "mae":
         overrides += ["method.decoder_neighbours=false"]
     if vit:
