@@ -25,6 +25,7 @@ def test_the_message_holds_every_part_in_order() -> None:
         (errors.CollapsedError, 1),
         (errors.DivergedError, 1),
         (errors.UsageError, 2),
+        (errors.BusyError, 2),
         (errors.ConfigError, 2),
         (errors.DataError, 3),
         (errors.QuantityError, 3),

@@ -40,7 +40,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 TRANSFORMER = {"name": "vit-ti/16", "image_size": 64}
 SMALL = {"prototypes": 16, "head_hidden": 8, "head_bottleneck": 4}
-LOCAL = {"local_views": {"geometry": {"scale": (0.05, 0.3)}}, "local_view_size": 32, "local_view_count": 3}
+LOCAL = {
+    "local_views": {"policy": "ocean", "geometry": {"scale": (0.05, 0.3)}},
+    "local_view_size": 32,
+    "local_view_count": 3,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {"view_size": 16},
     "dino": {"method": {"name": "dino", **SMALL}, **LOCAL, "second_views": {"policy": "chip"}},
