@@ -41,7 +41,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 TRANSFORMER = {"name": "vit-ti/16", "image_size": 64}
 SMALL = {"prototypes": 16, "head_hidden": 8, "head_bottleneck": 4}
 LOCAL = {
-    "local_views": {"policy": "ocean", "geometry": {"scale": (0.05, 0.3)}},
+    "local_views": {"policy": "plain", "geometry": {"scale": (0.05, 0.3)}},
     "local_view_size": 32,
     "local_view_count": 3,
 }
