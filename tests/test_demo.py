@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from groundswell import progress
+from groundswell import demo, progress
 from groundswell.archive.reader import open_archive
 from groundswell.cli import verbs  # noqa: F401
 from groundswell.cli.app import application
 from groundswell.demo import DemoSettings, Stages
-from groundswell.errors import ConfigError, UsageError
+from groundswell.errors import ConfigError, StoppedBySignal, UsageError
 from groundswell.simulator.source import SimulatorSettings, simulate
+from groundswell.training.signals import listening
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["simulate", "pretrain", "embed", "probe", "search", "report"]
@@ -163,6 +165,22 @@ def test_a_stopped_stage_goes_on_and_is_not_taken_for_finished(tmp_path: Path) -
     recorder.fail = False
     recorder.run()
     assert recorder.worked == [("one", False), ("one", True), ("two", False)]
+
+
+def test_a_signal_in_the_last_step_of_pretraining_stops_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(*_: object) -> str:
+        with listening():
+            signal.raise_signal(signal.SIGTERM)  # too late for the loop to answer: its work is done
+        return "key"
+
+    monkeypatch.setattr(demo, "simulate", lambda *_: "key")
+    monkeypatch.setattr(demo, "train", whole)
+    monkeypatch.setattr(demo, "embed_all", lambda *_: pytest.fail("it went on"))
+    with pytest.raises(StoppedBySignal, match="SIGTERM") as caught:
+        demo.run_demo(tmp_path, DemoSettings())
+    assert "same command" in str(caught.value)
 
 
 def test_nothing_is_deleted_that_no_stage_made(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from groundswell.simulator.products import TRUTH, write_products
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import resolve_recipe
+from groundswell.training.signals import stoppable
 
 SIZE, SPACING_M = 128, 100.0  # 12.8 km, as 256 px of 50 m are, at a quarter of the cost of every stage
 RANDOM_SEEDS = (0, 1, 2)
@@ -175,20 +176,21 @@ def run_demo(folder: str | Path, settings: DemoSettings, say: Say = lambda _: No
     UsageError
         When something is in the way that no demo made.
     StoppedBySignal
-        When a signal stopped pretraining; the same call goes on.
+        When a signal stopped a stage; the same call goes on.
     """
     started = time.monotonic()
     folder = Path(folder)
     stages = Stages(folder, say, total=7 if settings.from_safe else 6)
-    if settings.from_safe:
-        images = read_products(stages, folder, write(stages, folder, settings))
-    else:
-        images = simulate(stages, folder, settings)
-    weights = train(stages, folder, settings, images)
-    vectors = embed_all(stages, folder, images, weights)
-    answers = judge(stages, folder, settings, vectors)
-    look_alikes = find(stages, folder, vectors)
-    report = tell(stages, folder, [images, weights, vectors, answers, look_alikes])
+    with stoppable(folder, fix="run the same command again to go on"):
+        if settings.from_safe:
+            images = read_products(stages, folder, write(stages, folder, settings))
+        else:
+            images = simulate(stages, folder, settings)
+        weights = train(stages, folder, settings, images)
+        vectors = embed_all(stages, folder, images, weights)
+        answers = judge(stages, folder, settings, vectors)
+        look_alikes = find(stages, folder, vectors)
+        report = tell(stages, folder, [images, weights, vectors, answers, look_alikes])
     found = [ResultsFolder(folder / "results" / name) for name in ("phenomenon", "sea")]
     return DemoReport(
         report=report,
