@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from fake_source import FakeSource
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundswell.archive import reader
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import Archive, open_archive
 from groundswell.archive.schema import SCHEMA_FILE
@@ -140,6 +144,25 @@ def test_an_archive_travels_to_another_process(archive: Archive, pixels: np.ndar
     archive.read([0])
     there = pickle.loads(pickle.dumps(archive.where("image_number > 12")))
     np.testing.assert_allclose(there.read([1]), pixels[[14]], atol=STEP)
+
+
+def test_several_threads_read_one_archive(
+    archive: Archive, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    # As the feed of a run and its monitor do; with more shards than stay open, so that each read closes another's.
+    monkeypatch.setattr(reader, "_OPEN_SHARDS", 1)
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-7)
+
+    def read(seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        for _ in range(300):
+            rows = draw.integers(0, len(archive), 4)
+            np.testing.assert_allclose(archive.read(rows), pixels[rows], atol=STEP)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(read, seed) for seed in range(4)]:
+            done.result()
 
 
 def test_labels_that_differ_between_shards_meet_in_one_column(tmp_path: Path) -> None:

@@ -253,7 +253,8 @@ class Archive:
         return out
 
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> Codes:
-        if name not in self._maps:
+        mapped = self._maps.get(name)  # a feed's thread and a monitor read one archive: no step may lean on another
+        if mapped is None:
             path = self.path / name
             try:
                 mapped = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -271,9 +272,9 @@ class Archive:
                     why=f"it holds {mapped.dtype} {mapped.shape[1:]} where {dtype} {shape} is described",
                 )
             if len(self._maps) >= _OPEN_SHARDS:
-                self._maps.pop(next(iter(self._maps)))
+                self._maps.pop(list(self._maps)[0], None)
             self._maps[name] = mapped
-        return self._maps[name]
+        return mapped
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}  # maps are reopened by the process that needs them

@@ -112,7 +112,7 @@ class Feed:
         needed = 2 * self.rows * len(preprocessing.channels) * height * width
         free = free_memory(device) if free is None else free
         self.preloaded: Tensor | None = None
-        # One thread reads: the archives see no two readers at once.
+        # One thread reads ahead; a monitor may read the same archives meanwhile.
         self._reader = ThreadPoolExecutor(1, "read ahead")
         self._ahead: tuple[int, int, Future[Tensor]] | None = None
         if needed <= PRELOAD * free:
