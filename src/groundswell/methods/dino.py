@@ -117,12 +117,12 @@ class DINO(Method):
             )
             if s.centring == "centre":
                 chosen = raw = centred(offered, self.centre.value, temperature)
+                self.centre.update(offered)  # after its use (D1 main_dino.py:403)
             else:
                 chosen, raw = sinkhorn_knopp(offered, temperature), torch.softmax(offered / temperature, dim=1)
             loss = dino_loss(
                 logits.view(-1, batch, s.prototypes), chosen.view(-1, batch, s.prototypes), s.student_temperature
             )
-            self.centre.update(offered)  # after its use (D1 main_dino.py:403)
             return loss, Observed(observe_choices(loss.detach(), chosen, raw), seen.float())
 
     def _student(self, views: Tensor, keys: Tensor, name: str) -> Tensor:

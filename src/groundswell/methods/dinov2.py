@@ -143,16 +143,18 @@ class DINOv2(Method):
             pooled.append(self.backbone.pooled_and_patches(views.locals, draws=draws)[0])
         logits, patch_logits = self._choose(torch.cat(pooled), masked, self.head, self.patch_head)
         with full_precision:
-            chosen, raw = self._targets(offered, self.centre)
-            chosen_patches, _ = self._targets(offered_patches, self.patch_centre)
+            temperature = ramp(
+                self.progress, s.teacher_temperature, s.final_teacher_temperature, until=s.temperature_warmup
+            )
+            chosen = self._targets(offered, self.centre, temperature)
+            chosen_patches = self._targets(offered_patches, self.patch_centre, temperature)
             dino = dino_loss(
                 logits.view(-1, batch, s.prototypes), chosen.view(-1, batch, s.prototypes), s.student_temperature
             )
             ibot = ibot_loss(patch_logits, chosen_patches, mask, s.student_temperature)
             spread = torch.stack([koleo(view) for view in whole.chunk(count)]).sum()
             loss = s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * spread
-            self.centre.update(offered)
-            self.patch_centre.update(offered_patches)
+            raw = chosen if s.centring == "centre" else torch.softmax(offered / temperature, dim=1)
             scalars = {"dino_loss": dino.detach(), "ibot_loss": ibot.detach(), "koleo_loss": spread.detach()}
             scalars |= observe_choices(dino.detach(), chosen, raw)
             return loss, Observed(scalars, seen.float())
@@ -166,16 +168,13 @@ class DINOv2(Method):
         both = head(torch.cat([pooled, patches]))
         return both[: len(pooled)], both[len(pooled) :]
 
-    def _targets(self, offered: Tensor, centre: Centre) -> tuple[Tensor, Tensor]:
-        """The teacher's choices for the loss, and the same without Sinkhorn-Knopp."""
-        s = self.settings
-        temperature = ramp(
-            self.progress, s.teacher_temperature, s.final_teacher_temperature, until=s.temperature_warmup
-        )
-        if s.centring == "centre":
-            chosen = centred(offered, centre.value, temperature)
-            return chosen, chosen
-        return sinkhorn_knopp(offered, temperature), torch.softmax(offered / temperature, dim=1)
+    def _targets(self, offered: Tensor, centre: Centre, temperature: float) -> Tensor:
+        """The teacher's choices ``[N, K]``; a centre moves once it was used."""
+        if self.settings.centring == "sinkhorn":
+            return sinkhorn_knopp(offered, temperature)
+        chosen = centred(offered, centre.value, temperature)
+        centre.update(offered)
+        return chosen
 
     def before_update(self) -> None:
         """Early in the run the prototypes stay as they are."""
