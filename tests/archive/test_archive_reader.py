@@ -65,6 +65,7 @@ def test_slices_and_bad_rows(archive: Archive, pixels: np.ndarray) -> None:
 
 
 def test_a_selection_is_an_archive(archive: Archive, pixels: np.ndarray) -> None:
+    assert archive.where(None) is archive
     train = archive.where("split == 'train'")
     index = [i for i in range(COUNT) if i % 4]
     assert train.catalogue["image_number"].tolist() == index

@@ -159,8 +159,10 @@ class Archive:
         ordered: pd.DataFrame = boxes.sort_values("row", kind="stable")[BOX_COLUMNS].reset_index(drop=True)
         return ordered
 
-    def where(self, expression: str) -> Archive:
+    def where(self, expression: str | None) -> Archive:
         """The imagettes for which an expression over the catalogue's columns holds, as an archive of its own.
+
+        None selects all, by this archive itself.
 
         Examples: ``split == 'train'``, ``label_hs > 3 and beam == 'WV1'``, ``valid_fraction > 0.99``.
 
@@ -169,6 +171,8 @@ class Archive:
         UsageError
             When the expression cannot be understood, or selects nothing.
         """
+        if expression is None:
+            return self
         mask = self._evaluate(expression)
         chosen = np.flatnonzero(mask)
         if chosen.size == 0:

@@ -55,8 +55,7 @@ def attend(
     encoder = open_embedder(model, device=device, spacing_tolerance=spacing_tolerance)
     if not isinstance(encoder, Encoder):
         raise UsageError(f"{model!r} has no patches to look at", fix="give a model directory, such as run/model")
-    opened = open_archive(archive)
-    chosen = opened if where is None else opened.where(where)
+    chosen = open_archive(archive).where(where)
     shown = choose_rows(chosen, count, [part.strip() for part in rows.split(",") if part.strip()] if rows else [])
     notices = []
     scores = None

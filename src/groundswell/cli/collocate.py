@@ -67,8 +67,7 @@ def collocate(
     from groundswell.products.source import Rejected
 
     criteria = run.Criteria(hours, km, match.value)
-    opened = open_archive(archive)
-    catalogue = (opened if where is None else opened.where(where)).catalogue
+    catalogue = open_archive(archive).where(where).catalogue
     columns = Columns(time_column, lon_column, lat_column, source_column, tuple(variable or ()))
     references, products = [], []
     for text in tables:

@@ -52,7 +52,7 @@ def views(
         overrides = without(overrides, "where")
     settings, _ = resolve_recipe(layers, overrides)
     archive = open_archive(paths[0])
-    chosen = archive if settings.where is None else archive.where(settings.where)
+    chosen = archive.where(settings.where)
     shown = show_views(chosen, settings, output, count=count, channel=channel)
     lines = [f"{output}: {len(shown.ids)} imagettes, each with {', '.join(shown.panels)}."]
     if shown.unphysical:

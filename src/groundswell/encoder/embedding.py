@@ -71,7 +71,7 @@ def embed(
         When an archive is not what the embedder takes; checked on every archive before the first shard.
     """
     output = Path(os.path.abspath(output))  # noqa: PTH100 - relative archive paths need the folder, links kept
-    views = [archive.where(where) if where else archive for archive in archives]
+    views = [archive.where(where) for archive in archives]
     columns = _columns(views, where)
     header = Header(
         model=embedder.id,

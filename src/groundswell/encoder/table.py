@@ -77,14 +77,16 @@ class EmbeddingTable:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def where(self, expression: str) -> EmbeddingTable:
-        """The rows for which a pandas expression holds, such as ``"split == 'train'"``.
+    def where(self, expression: str | None) -> EmbeddingTable:
+        """The rows for which a pandas expression holds, such as ``"split == 'train'"``; None selects all.
 
         Raises
         ------
         UsageError
             When the expression does not make sense for these columns.
         """
+        if expression is None:
+            return self
         try:
             held = self.frame.eval(expression, engine="python", local_dict={}, global_dict={})
             keep = np.broadcast_to(np.asarray(held, dtype=bool), len(self))

@@ -38,7 +38,7 @@ def knn_monitor(archives: Sequence[Archive], label: str, where: str | None, seed
     DataError
         When there is no such label, it holds numbers and not (two or more) classes, or fewer than two groups have it.
     """
-    archive = archives[0] if where is None else archives[0].where(where)
+    archive = archives[0].where(where)
     column = label if label.startswith("label_") else f"label_{label}"
     if column not in archive.catalogue:
         known = [c for c in archive.catalogue.columns if c.startswith("label_")]

@@ -57,7 +57,7 @@ def baseline(table: EmbeddingTable, columns: Sequence[str], where: str | None = 
         For an unknown column, or one that is not all numbers.
     """
     features = []
-    table = table if where is None else table.where(where)
+    table = table.where(where)
     for given in columns:
         name = given if given in table.frame else f"label_{given}"
         if name not in table.frame:
