@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundswell.archive.reader import Archive
+from groundswell.signals import StopRequest
 from groundswell.training import loop
 from groundswell.training.building import build_session
 from groundswell.training.checkpoint import Checkpoints
@@ -22,7 +23,6 @@ from groundswell.training.precision import Precision
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import RunDirectory
 from groundswell.training.session import Position
-from groundswell.training.signals import StopRequest
 
 MODEL = ("forward", "heads", "loss", "backward")
 """The parts of a step whose work is the model's; the teacher's forward is in the first two."""

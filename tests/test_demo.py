@@ -16,8 +16,8 @@ from groundswell.cli import verbs  # noqa: F401
 from groundswell.cli.app import application
 from groundswell.demo import DemoSettings, Stages
 from groundswell.errors import ConfigError, StoppedBySignal, UsageError
+from groundswell.signals import listening
 from groundswell.simulator.source import SimulatorSettings, simulate
-from groundswell.training.signals import listening
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["simulate", "pretrain", "embed", "probe", "search", "report"]

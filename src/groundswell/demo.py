@@ -44,11 +44,11 @@ from groundswell.report.sections.embeddings import choose_queries
 from groundswell.report.sections.verdict import verdict
 from groundswell.report.sheets import contact_sheet
 from groundswell.search.query import search_row, thumbnails
+from groundswell.signals import stoppable
 from groundswell.simulator.products import TRUTH, write_products
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import resolve_recipe
-from groundswell.training.signals import stoppable
 
 SIZE, SPACING_M = 128, 100.0  # 12.8 km, as 256 px of 50 m are, at a quarter of the cost of every stage
 RANDOM_SEEDS = (0, 1, 2)

@@ -1,10 +1,8 @@
-"""Shares of a list, threads, signals: what every executor stands on."""
+"""Shares of a list, and threads: what every executor stands on."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 
 import pytest
 import threadpoolctl
@@ -13,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundswell.errors import UsageError
-from groundswell.executors.tasks import THREAD_VARIABLES, Share, single_threaded, terminable
+from groundswell.executors.tasks import THREAD_VARIABLES, Share, single_threaded
 
 
 @given(st.integers(0, 50), st.integers(1, 60))
@@ -54,23 +52,3 @@ def test_one_thread_inside_and_as_before_after(monkeypatch: pytest.MonkeyPatch) 
         assert "MKL_NUM_THREADS" not in os.environ
     finally:
         torch.set_num_threads(before)
-
-
-def test_sigterm_unwinds_the_block_and_the_handler_goes_with_it() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), terminable():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_outside_the_main_thread_no_handler_is_set() -> None:
-    found: list[object] = []
-
-    def look() -> None:
-        with terminable():
-            found.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    assert found == [signal.getsignal(signal.SIGTERM)]

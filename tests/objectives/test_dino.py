@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from groundswell.objectives.dino import Centre, centred, dino_loss, sinkhorn_knopp, soft_cross_entropy
+from groundswell.objectives.dino import Centre, centred, dino_loss, sinkhorn_knopp
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -105,12 +105,6 @@ def test_half_precision_logits_cost_what_their_rounded_values_cost() -> None:
         loss = dino_loss(student, teacher)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(dino_loss(student.double(), teacher.double()).item(), rel=1e-6)
-
-
-def test_soft_cross_entropy_is_the_definition() -> None:
-    z, p = draw(7, 5), torch.softmax(draw(7, 5, seed=1), 1)
-    expected = -(p * torch.log_softmax(z / 0.1, 1)).sum(1)
-    torch.testing.assert_close(soft_cross_entropy(z, p, 0.1), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_centre_follows_the_published_rule() -> None:

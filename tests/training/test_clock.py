@@ -2,10 +2,10 @@
 
 import pytest
 
+from groundswell.signals import StopRequest
 from groundswell.training import clock as clocks
 from groundswell.training.clock import Clock
 from groundswell.training.recipe import CheckpointSettings
-from groundswell.training.signals import StopRequest
 
 
 def test_draws_looks_and_saves_are_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:

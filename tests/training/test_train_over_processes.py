@@ -23,6 +23,7 @@ from groundswell.backbones import build_backbone
 from groundswell.encoder.directory import load
 from groundswell.errors import LostProcess, StoppedBySignal, UsageError
 from groundswell.methods import dinov2
+from groundswell.signals import StopRequest
 from groundswell.training import loop
 from groundswell.training.building import build_method
 from groundswell.training.checkpoint import Checkpoints, State
@@ -32,7 +33,6 @@ from groundswell.training.parallel import whole
 from groundswell.training.recipe import CheckpointSettings, Recipe
 from groundswell.training.run_directory import read_metrics
 from groundswell.training.session import Monitor, Session
-from groundswell.training.signals import StopRequest
 from methods.test_methods_over_processes import NO_KOLEO, masks_by_key
 from processes import in_processes
 from training.test_training_kills import result

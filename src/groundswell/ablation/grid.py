@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from groundswell.config import Settings, parse_override, parse_yaml, read_recipe, validate
-from groundswell.errors import ConfigError, GroundswellError, did_you_mean
+from groundswell.errors import ConfigError, did_you_mean
 from groundswell.evaluation.cases import ProbeSettings
 from groundswell.training.recipe import Recipe, resolve_recipe
 
@@ -220,8 +220,3 @@ def nested(dotted: Mapping[str, Any], where: str) -> dict[str, Any]:
         else:
             place[last] = dict(value) if isinstance(value, Mapping) else value
     return tree
-
-
-def explain(error: GroundswellError) -> dict[str, str | None]:
-    """An error as a record."""
-    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "why": error.why, "fix": error.fix}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from groundswell.ablation.grid import BASE
+from groundswell.ablation.table import MEASURE
 from groundswell.files import write_with
 from groundswell.report.labels import is_share, metric_name, protocol_name, spaced
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BLUE, _RED, _GREY, _GREEN = "#3f90da", "#bd1f01", "#94a4a2", "#2f7d4f"
-_MEASURE = ["target", "protocol", "part", "metric"]
 
 
 def draw_ablation(table: pd.DataFrame, values: pd.DataFrame, title: str, note: str, path: Path) -> None:
@@ -37,7 +37,7 @@ def draw_ablation(table: pd.DataFrame, values: pd.DataFrame, title: str, note: s
     from matplotlib.figure import Figure
 
     shown = table[table["headline"]]
-    measures = list(shown.groupby(_MEASURE, sort=False))
+    measures = list(shown.groupby(MEASURE, sort=False))
     names = list(dict.fromkeys(shown["cell"]))
     height = 0.75 + len(measures) * (1.0 + 0.27 * len(names))
     settings: dict[Any, Any] = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left"}
@@ -47,7 +47,7 @@ def draw_ablation(table: pd.DataFrame, values: pd.DataFrame, title: str, note: s
         axes = figure.subplots(len(measures), 2, squeeze=False)
         for row, (key, rows) in enumerate(measures):
             target, protocol, part, metric = (str(k) for k in key)
-            same = values[(values[_MEASURE] == pd.Series(dict(zip(_MEASURE, key, strict=True)))).all(axis=1)]
+            same = values[(values[MEASURE] == pd.Series(dict(zip(MEASURE, key, strict=True)))).all(axis=1)]
             scale = 100.0 if is_share(metric) else 1.0
             unit = " (%)" if is_share(metric) else ""
             left, right = axes[row]

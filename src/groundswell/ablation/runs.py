@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from groundswell import files
-from groundswell.ablation.grid import RANDOM, STATISTICS, Cell, Grid, explain
+from groundswell.ablation.grid import RANDOM, STATISTICS, Cell, Grid
 from groundswell.archive.reader import Archive
 from groundswell.backbones import build_backbone
 from groundswell.encoder.directory import load
@@ -241,8 +241,12 @@ def _carry_out(one: Planned, archives: Sequence[Archive], probe: ProbeSettings, 
         raise
     except (TrainingError, DataError, ModelError, UsageError) as error:
         say(f"    failed: {error.what}" + (f" ({error.why})" if error.why else ""))
-        return {"status": FAILED, "error": explain(error), "scores": [], **facts}
+        return {"status": FAILED, "error": _explain(error), "scores": [], **facts}
     return {"status": DONE, "scores": scores, **facts, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _explain(error: GroundswellError) -> Record:
+    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
 
 
 def _judge(embedder: Embedder, archives: Sequence[Archive], probe: ProbeSettings, folder: Path) -> list[Record]:

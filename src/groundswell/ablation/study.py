@@ -20,7 +20,7 @@ from groundswell.errors import TrainingError, UsageError
 from groundswell.evaluation.results import for_json
 from groundswell.files import write_json
 from groundswell.locks import LOCK_FILE, held, patience
-from groundswell.training.signals import stoppable
+from groundswell.signals import stoppable
 
 RESULTS, PLOT = "results.json", "plot.png"
 FORMAT = 1

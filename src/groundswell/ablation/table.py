@@ -17,13 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groundswell.ablation.grid import BASE, Grid
+from groundswell.ablation.runs import FAILED, Record
 from groundswell.evaluation.metrics import LOWER_IS_BETTER
 from groundswell.files import write_bytes, write_with
 from groundswell.report.labels import metric_name, number, protocol_name, spaced
 
-Record = Mapping[str, Any]
-
-_MEASURE = ["target", "protocol", "part", "metric"]
+MEASURE = ["target", "protocol", "part", "metric"]
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -43,12 +42,12 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 def long_table(records: Sequence[Record]) -> pd.DataFrame:
     """One row a run and measure: cell, seed, target, protocol, part, metric, headline, value."""
     rows = [
-        {"cell": record["cell"], "seed": record["seed"], **{c: score[c] for c in _MEASURE}}
+        {"cell": record["cell"], "seed": record["seed"], **{c: score[c] for c in MEASURE}}
         | {"headline": score["headline"], "value": score["value"]}
         for record in records
         for score in record["scores"]
     ]
-    return pd.DataFrame(rows, columns=["cell", "seed", *_MEASURE, "headline", "value"])
+    return pd.DataFrame(rows, columns=["cell", "seed", *MEASURE, "headline", "value"])
 
 
 def summarise(grid: Grid, runs: Sequence[Record], controls: Sequence[Record]) -> pd.DataFrame:
@@ -66,10 +65,10 @@ def summarise(grid: Grid, runs: Sequence[Record], controls: Sequence[Record]) ->
     names = [cell.name for cell in grid.cells]
     changes = {cell.name: _in_words(cell.overrides) for cell in grid.cells}
     others = list(dict.fromkeys(str(record["cell"]) for record in controls))
-    measures = values[[*_MEASURE, "headline"]].drop_duplicates().to_dict("records")
+    measures = values[[*MEASURE, "headline"]].drop_duplicates().to_dict("records")
     rows: list[dict[str, Any]] = []
     for measure in measures:
-        same = values[(values[_MEASURE] == pd.Series({k: measure[k] for k in _MEASURE})).all(axis=1)]
+        same = values[(values[MEASURE] == pd.Series({k: measure[k] for k in MEASURE})).all(axis=1)]
         base = _by_seed(same, BASE)
         for name in [*names, *others]:
             own = _by_seed(same, name)
@@ -86,7 +85,7 @@ def summarise(grid: Grid, runs: Sequence[Record], controls: Sequence[Record]) ->
             row |= dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True))
             row["pairs"] = 0 if name == BASE else len(pairs)
             row["favours"] = _favours(str(measure["metric"]), difference, kind)
-            row["failed"] = sum(r["cell"] == name and r["status"] == "failed" for r in runs)
+            row["failed"] = sum(r["cell"] == name and r["status"] == FAILED for r in runs)
             rows.append({str(key): value for key, value in row.items()})
     return pd.DataFrame(rows)
 
@@ -124,7 +123,7 @@ def markdown(table: pd.DataFrame) -> str:
     """The metric to show of each target, protocol and part, as Markdown tables."""
     parts = []
     shown = table[table["headline"]]
-    for (target, protocol, part, metric), rows in shown.groupby(_MEASURE, sort=False):
+    for (target, protocol, part, metric), rows in shown.groupby(MEASURE, sort=False):
         title = f"{spaced(target)}, {protocol_name(str(protocol))}, {part}: {metric_name(str(metric))}"
         lines = [
             f"### {title}",

@@ -39,11 +39,12 @@ from groundswell.archive.schema import (
     write_schema,
 )
 from groundswell.archive.summary import write_statistics
-from groundswell.errors import DataError, GroundswellError, StoppedBySignal, UsageError
-from groundswell.executors.tasks import Executor, Serial, Share, terminable
+from groundswell.errors import DataError, GroundswellError, UsageError
+from groundswell.executors.tasks import Executor, Serial, Share
 from groundswell.locks import LOCK_FILE, held
 from groundswell.physics.imagette import Quantity
 from groundswell.products.source import Rejected, Source
+from groundswell.signals import stoppable
 
 BUSY = "another process is writing this archive"
 AGAIN = "run the same command again: it writes what is missing, and what is there is kept"
@@ -137,7 +138,7 @@ def ingest(
     """
     folder = Path(output)
     options = Options(size, fit, quantity, dtype, spacing_m, shard_mb, shard_rows)
-    with _stoppable(folder), _planned(folder, source, options) as (schema, own, known):
+    with stoppable(folder, AGAIN, lambda: _kept(folder)), _planned(folder, source, options) as (schema, own, known):
         resumed = 0
         lost: dict[int, str] = {}
         for record in own:
@@ -184,7 +185,7 @@ def ingest_share(
     folder = Path(output)
     done: list[int] = []
     with ExitStack() as stack:
-        stack.enter_context(_stoppable(folder))
+        stack.enter_context(stoppable(folder, AGAIN, lambda: _kept(folder)))
         if is_archive(folder):
             stack.enter_context(held(folder / LOCK_FILE, BUSY, shared=True))
             schema = _open_or_begin(folder, source, options)
@@ -225,19 +226,9 @@ def _planned(folder: Path, source: Source, options: Options) -> Iterator[tuple[A
         yield schema, [record for record in schema.sources if same_description(record, source)], known
 
 
-@contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM as an error that says what is kept."""
-    try:
-        with terminable():
-            yield
-    except KeyboardInterrupt as stop:
-        raise StoppedBySignal(
-            f"stopped by {stop.args[0] if stop.args else 'SIGINT'}",
-            where=folder,
-            why=f"{len(part_paths(folder)) + len(list(folder.glob(f'{PENDING}/*.parquet')))} shards are written",
-            fix=AGAIN,
-        ) from None
+def _kept(folder: Path) -> str:
+    """What is there when a signal stops the work."""
+    return f"{len(part_paths(folder)) + len(list(folder.glob(f'{PENDING}/*.parquet')))} shards are written"
 
 
 def _unwritten(folder: Path, lost: dict[int, str], shards: int) -> GroundswellError:

@@ -276,7 +276,7 @@ class Archive:
                     why=f"it holds {mapped.dtype} {mapped.shape[1:]} where {dtype} {shape} is described",
                 )
             if len(self._maps) >= _OPEN_SHARDS:
-                self._maps.pop(list(self._maps)[0], None)
+                self._maps.pop(list(self._maps)[0], None)  # noqa: RUF015 - at once, as an iterator is not
             self._maps[name] = mapped
         return mapped
 

@@ -46,7 +46,7 @@ def ablate(
     from groundswell.cli.pretrain import split_inputs
     from groundswell.errors import UsageError
     from groundswell.evaluation.results import for_json
-    from groundswell.training.signals import stoppable
+    from groundswell.signals import stoppable
 
     def say(line: str) -> None:
         if progress.is_shown():

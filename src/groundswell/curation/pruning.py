@@ -14,7 +14,6 @@ All work on vectors of unit length. A draw is always from the whole archive, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +26,7 @@ from groundswell import rng
 from groundswell.config import Settings
 from groundswell.curation.hierarchy import Hierarchy, check_counts, hierarchy, quotas, ranks
 from groundswell.curation.kmeans import Points, Rows, Vectors
+from groundswell.distributed import Heed
 
 Rule = Literal["none", "oceansar1", "oceansar2", "balanced"]
 
@@ -79,7 +79,7 @@ def choose(
     settings: RuleSettings,
     seed: int,
     device: torch.device | str = "cpu",
-    heed: Callable[[], None] = lambda: None,
+    heed: Heed = lambda: None,
 ) -> Choice:
     """Choose ``keep`` of the rows of float16 or float32 ``[N, D]`` vectors, in memory or memory-mapped.
 
@@ -134,7 +134,7 @@ def levels_of(rows: int, settings: RuleSettings) -> tuple[int, ...]:
     clustered = min(rows, settings.sample)
     counts = settings.clusters or default_counts(clustered)
     if settings.rule == "oceansar2":
-        counts = counts[len(counts) > 1 : 2]
+        counts = counts[1:2] or counts
     check_counts(counts, clustered)
     return counts
 

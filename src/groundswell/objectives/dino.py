@@ -87,15 +87,6 @@ def sinkhorn_knopp(logits: Tensor, temperature: float, rounds: int = 3) -> Tenso
         return e.mul_(u).mul_((v * samples)[:, None])
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """-sum_k p_k log softmax(z / temperature)_k of each row, from logits z and targets p ``[..., K]``; rows sum to 1.
-
-    As log sum exp(z / temperature) - p . z / temperature, so that no log-softmax is stored.
-    """
-    z = logits / temperature
-    return torch.logsumexp(z, dim=-1) - (targets * z).sum(-1)
-
-
 def dino_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1) -> Tensor:
     r"""The mean over all pairs of a teacher's view and another of the student's (arXiv 2104.14294, eq. 3).
 

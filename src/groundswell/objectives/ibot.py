@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from groundswell.objectives.dino import soft_cross_entropy
-
 
 def ibot_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float = 0.1) -> Tensor:
     r"""The mean over images of the mean over their masked patches (Zhou et al. 2022, arXiv 2111.07832, eq. 2).
@@ -14,7 +12,8 @@ def ibot_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float
     L = 1 / N  sum_i  1 / m_i  sum_{j masked in i}  -sum_k p_ijk log softmax(s_ij / temperature)_k
 
     N counts the images without a masked patch too (facebookresearch/dinov2 b8931f7, ibot_patch_loss.py,
-    ``forward_masked``), and an image counts alike whatever its m_i: not a mean over all masked patches.
+    ``forward_masked``), and an image counts alike whatever its m_i: not a mean over all masked patches. As p sums to 1
+    the inner sum is log sum exp z - p . z with z = s / temperature, for which no log-softmax is stored.
 
     Parameters
     ----------
@@ -32,6 +31,7 @@ def ibot_loss(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float
     float scalar, at least float32.
     """
     with torch.autocast(student.device.type, enabled=False):
-        logits = student.to(torch.promote_types(student.dtype, torch.float32))
+        z = student.to(torch.promote_types(student.dtype, torch.float32)) / temperature
         counts = mask.sum(1, keepdim=True).clamp(min=1).expand_as(mask)[mask]
-        return (soft_cross_entropy(logits, teacher, temperature) / counts).sum() / len(mask)
+        costs = torch.logsumexp(z, dim=1) - (teacher * z).sum(1)
+        return (costs / counts).sum() / len(mask)

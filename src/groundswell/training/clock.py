@@ -16,8 +16,8 @@ from contextlib import contextmanager
 import torch
 
 from groundswell import distributed
+from groundswell.signals import StopRequest
 from groundswell.training.recipe import CheckpointSettings
-from groundswell.training.signals import StopRequest
 
 
 class Clock:

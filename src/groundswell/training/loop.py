@@ -26,6 +26,7 @@ from groundswell.config import Origins, to_yaml
 from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
+from groundswell.signals import StopRequest, listening
 from groundswell.training.building import build_session, check_parent, start_from
 from groundswell.training.checkpoint import Checkpoints, Score
 from groundswell.training.clock import Clock
@@ -35,7 +36,6 @@ from groundswell.training.parallel import exchanging
 from groundswell.training.recipe import Recipe
 from groundswell.training.run_directory import MetricsLog, Row, RunDirectory, annotated_yaml, plain
 from groundswell.training.session import Monitor, Session
-from groundswell.training.signals import StopRequest, listening
 
 log = logging.getLogger(__name__)
 

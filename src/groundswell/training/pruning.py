@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from groundswell import distributed, files, progress, rng
-from groundswell.curation.pruning import Choice, RuleSettings, budget_of, choose, levels_of
+from groundswell.curation.pruning import Choice, budget_of, choose, levels_of
+from groundswell.distributed import Heed
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import ModelError, UsageError
 from groundswell.training.data import Feed
@@ -88,9 +88,7 @@ class Pruner:
             return 0
         return 1 + int((progress - self.settings.warmup) / self.settings.every + 1e-9)
 
-    def draw(
-        self, encoder: Encoder, progress: float, epoch: int, index: int, heed: Callable[[], None] = lambda: None
-    ) -> None:
+    def draw(self, encoder: Encoder, progress: float, epoch: int, index: int, heed: Heed = lambda: None) -> None:
         """Choose anew from the whole archive; ``epoch`` and ``index`` say what the feed would have given next.
 
         Of several processes each embeds its part; the first one chooses for all. ``heed``, which may stop the run by
@@ -134,10 +132,9 @@ class Pruner:
             *(embedded - start, time.monotonic() - embedded),
         )
 
-    def _choose(self, path: Path, moment: int, device: torch.device, heed: Callable[[], None]) -> Choice:
-        rule = RuleSettings(**self.settings.model_dump(include=set(RuleSettings.model_fields)))
+    def _choose(self, path: Path, moment: int, device: torch.device, heed: Heed) -> Choice:
         seed = int(rng.keys(self.seed, [moment], "pruning")[0])
-        return choose(np.load(path, mmap_mode="r"), rule, seed, device, heed)
+        return choose(np.load(path, mmap_mode="r"), self.settings, seed, device, heed)
 
     def _note_seen(self, epoch: int, index: int) -> None:
         for past in range(self._since, epoch):
@@ -179,7 +176,7 @@ def digest(rows: NDArray[np.int64]) -> str:
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
 
 
-def embed(feed: Feed, encoder: Encoder, path: Path, heed: Callable[[], None] = lambda: None) -> None:
+def embed(feed: Feed, encoder: Encoder, path: Path, heed: Heed = lambda: None) -> None:
     """Write unit vectors of every image of a feed, float16 ``[N, D]`` as .npy; the first process writes them.
 
     As the encoder sees images in use: without views, cut to its size.

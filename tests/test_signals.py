@@ -4,14 +4,15 @@ Around what is asked they end the block at once, and what was asked in vain does
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from groundswell import signals
 from groundswell.errors import DivergedError, StoppedBySignal
-from groundswell.training import signals
-from groundswell.training.signals import listening, stoppable
+from groundswell.signals import listening, stoppable
 
 WHERE = Path("study")
 
@@ -48,16 +49,50 @@ def test_of_launched_processes_an_echo_does_nothing(monkeypatch: pytest.MonkeyPa
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_block_that_can_be_stopped_ends_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_block_that_can_be_stopped_ends_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
     def work() -> None:
         with stoppable(WHERE, fix="again"):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             pytest.fail("it went on")
 
     with pytest.raises(StoppedBySignal) as caught:
         work()
-    assert (caught.value.what, caught.value.where, caught.value.fix) == ("stopped by SIGINT", "study", "again")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert caught.value.details() == [("where", "study"), ("fix", "again")]
+    assert caught.value.what == f"stopped by {number.name}"
+    assert signal.getsignal(number) is before
+
+
+def test_a_stage_of_a_block_says_why_as_it_is_then_and_the_block_what_to_do() -> None:
+    written: list[str] = []
+
+    def work() -> None:
+        with stoppable(WHERE, "the whole again"), stoppable(Path("archive"), "again", lambda: f"{len(written)} shards"):
+            written.append("a shard")
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it went on")
+
+    with pytest.raises(StoppedBySignal, match="stopped by SIGINT") as caught:
+        work()
+    assert caught.value.details() == [("where", "archive"), ("why", "1 shards"), ("fix", "the whole again")]
+
+
+def test_outside_the_main_thread_nothing_is_caught() -> None:
+    def handlers() -> list[object]:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    found: list[object] = []
+
+    def look() -> None:
+        with stoppable(WHERE, fix="again"), listening():
+            found.extend(handlers())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == handlers()
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from groundswell import distributed
 from groundswell.errors import StoppedBySignal
 
 REPEAT_S = 2.0
@@ -41,7 +41,8 @@ def listening() -> Iterator[StopRequest]:
     """
     request = StopRequest()
     before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-    patience = REPEAT_S if distributed.launched()[1] > 1 else 0.0
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as `groundswell.distributed` has it, without its torch
+    patience = REPEAT_S if launched else 0.0
     came: dict[int, float] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -64,10 +65,11 @@ def listening() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def stoppable(where: Path, fix: str) -> Iterator[None]:
+def stoppable(where: Path, fix: str, why: Callable[[], str] | None = None) -> Iterator[None]:
     """SIGTERM and SIGINT end the block at once, by `StoppedBySignal`; what is `listening` in it is asked first.
 
-    Every `StoppedBySignal` of the block leaves it with ``fix``. Outside the main thread nothing is caught.
+    ``why`` is asked once the block has ended. A `StoppedBySignal` of the block leaves it as it is but for ``fix``.
+    Outside the main thread nothing is caught.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -79,9 +81,10 @@ def stoppable(where: Path, fix: str) -> Iterator[None]:
             yield
     except KeyboardInterrupt as error:
         name = error.args[0] if error.args else signal.SIGINT.name
-        raise StoppedBySignal(f"stopped by {name}", where=where, fix=fix) from None
+        known = None if why is None else why()
+        raise StoppedBySignal(f"stopped by {name}", where=where, why=known, fix=fix) from None
     except StoppedBySignal as error:
-        raise StoppedBySignal(error.what, where=error.where, fix=fix) from error
+        raise StoppedBySignal(error.what, where=error.where, why=error.why, fix=fix) from error
 
 
 @contextmanager
