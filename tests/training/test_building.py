@@ -77,3 +77,13 @@ def test_smaller_views_share_the_value_of_no_signal() -> None:
     assert isinstance(made, MultiCrop)
     assert made.locals_ is not None
     assert made.locals_.scale.zero == -1.5
+
+
+def test_what_local_views_cannot_do_is_said_of_local_views() -> None:
+    recipe = tiny_recipe(
+        method={"name": "dino", "prototypes": 16, "head_hidden": 8, "head_bottleneck": 4},
+        local_views={"policy": "plain", "solarise": {"p": 0.2}},
+        local_view_size=16,
+    )
+    with pytest.raises(UsageError, match=r"\(local_views\.solarise\.p=0\)"):
+        build_views(recipe, channels(Quantity.SIGMA0_DB))

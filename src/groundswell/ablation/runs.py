@@ -132,7 +132,7 @@ def _key(probe: ProbeSettings) -> str:
 
 def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
     """Refuse targets that are not there and splits that leak before, not after, hours of training."""
-    frame = pd.concat([a.catalogue for a in _selected(archives, probe.where)], ignore_index=True)
+    frame = pd.concat([archive.where(probe.where).catalogue for archive in archives], ignore_index=True)
     for name in probe.targets:
         make_case(frame, read_target(frame, name, probe.task), probe)
 
@@ -143,10 +143,6 @@ def _check(cell: Cell, archives: Sequence[Archive]) -> None:
     except GroundswellError as error:
         where = f"cell {cell.name}" + (f": {error.where}" if error.where else "")
         raise type(error)(error.what, where=where, why=error.why, fix=error.fix) from error
-
-
-def _selected(archives: Sequence[Archive], where: str | None) -> list[Archive]:
-    return [archive if where is None else archive.where(where) for archive in archives]
 
 
 def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[str, float]:
@@ -175,7 +171,7 @@ def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[st
 
 def _images(recipe: Recipe, archives: Sequence[Archive]) -> float:
     """How many images a run with this recipe sees."""
-    rows = sum(map(len, _selected(archives, recipe.where)))
+    rows = sum(len(archive.where(recipe.where)) for archive in archives)
     steps = horizon(recipe, max(rows // recipe.batch_size, 1)).steps
     assert steps is not None
     return steps * recipe.images_per_step

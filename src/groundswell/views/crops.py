@@ -40,12 +40,12 @@ class MultiCrop:
     locals_ : ViewPolicy or None
         Of the local views, with a size and scales of its own; None where there are none.
     n_global, n_local : int
-        Views of each image.
+        Views of each image; no local ones without a policy.
 
     Raises
     ------
     UsageError
-        When local views are asked for without a policy, or there is no global view.
+        When there is no global view, or they differ in size.
     """
 
     def __init__(

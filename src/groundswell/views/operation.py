@@ -122,14 +122,14 @@ class Operation(Settings):
         """Change every one of the images ``[n, C, H, W]``, into new memory."""
         raise NotImplementedError
 
-    def check(self, scale: PixelScale) -> None:
-        """Raise `UsageError` where what the pixels are does not allow the operation."""
+    def check(self, scale: PixelScale, views: str = "views") -> None:
+        """Raise `UsageError` where what the pixels are does not allow the operation, of views of this name."""
         name = self.name
-        off = f"leave it out (views.{name}.p=0)"
+        off = f"leave it out ({views}.{name}.p=0)"
         if self.linear_only and scale.kind == "db":
             raise UsageError(
                 f"{name} cannot be applied to decibels",
-                where="views.pixels=db",
+                where=f"{views}.pixels=db",
                 why="a level in dB has no black to count from",
                 fix=f"{off}, or use gain and contrast, which are the same thing for a level in dB",
             )
@@ -145,7 +145,7 @@ class Operation(Settings):
                 raise UsageError(
                     f"{name} takes the pixels for proportional to {scale.kind}, and they are {quantity.value}",
                     where=where,
-                    fix=f"set views.pixels={right} (and unit_db, or zero and gamma), or {off}",
+                    fix=f"set {views}.pixels={right} (and unit_db, or zero and gamma), or {off}",
                 )
         if scale.quantities and self.spares.issuperset(scale.quantities):
             raise UsageError(

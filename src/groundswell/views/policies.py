@@ -101,6 +101,8 @@ class ViewPolicy:
         Height and width of the views in px.
     quantities : sequence of Quantity
         What the pixels of each channel are; nothing is checked where it is left out.
+    name : str
+        Of the settings in their recipe, for errors.
 
     Raises
     ------
@@ -108,7 +110,9 @@ class ViewPolicy:
         When a quantity does not allow an operation that is in use, with the reason.
     """
 
-    def __init__(self, settings: ViewSettings, size: int, quantities: Sequence[Quantity] = ()) -> None:
+    def __init__(
+        self, settings: ViewSettings, size: int, quantities: Sequence[Quantity] = (), name: str = "views"
+    ) -> None:
         if size < 8:
             raise UsageError("views must be at least 8 px high and wide", where=f"size {size}")
         self.settings = settings
@@ -118,7 +122,7 @@ class ViewPolicy:
         self.scale = PixelScale(**known, quantities=tuple(quantities))  # type: ignore[arg-type]
         self.operations = tuple(step for step in settings.in_use() if step is not settings.mixup)
         for operation in settings.in_use():
-            operation.check(self.scale)
+            operation.check(self.scale, name)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
