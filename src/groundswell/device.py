@@ -1,8 +1,11 @@
-"""Where a computation runs, and how it holds its memory."""
+"""Where a computation runs, how it multiplies, and how it holds its memory."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
 
 import torch
 
@@ -26,6 +29,28 @@ def choose_device(name: str | torch.device) -> torch.device:
         why = str(error).splitlines()[0]
         raise UsageError(f"there is no device {str(name)!r} here", why=why, fix="use auto or cpu") from error
     return device
+
+
+@contextmanager
+def float32_matmul(device: torch.device, precision: Literal["highest", "high"]) -> Iterator[None]:
+    """How a GPU multiplies float32 matrices in the block: as float32 (``highest``), or in TF32, of 11 bits (``high``).
+
+    The setting is one of the whole process, and put back at the end; other devices know no TF32.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    matmul, before = torch.backends.cuda.matmul, "highest"
+    newer = getattr(matmul, "fp32_precision", None)  # since torch 2.9: a second name, which may say otherwise
+    with suppress(RuntimeError):  # "highest", and the newer name says TF32
+        before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        if newer is not None:
+            matmul.fp32_precision = newer
 
 
 def keep_freed_memory() -> bool:

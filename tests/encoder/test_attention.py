@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from small_encoder import small_encoder
 
 from groundswell.archive.reader import Archive
@@ -33,6 +34,22 @@ def test_a_vit_gives_its_own_features_and_attention_in_any_batch(archive: Archiv
     np.testing.assert_allclose(parts, whole.weights, atol=1e-6)
 
 
+def test_looking_heeds_the_settings_of_the_encoder_and_leaves_its_mode(archive: Archive) -> None:
+    rows = [3, 4]
+    (exact,) = look(vit(archive), archive, rows)
+    encoder = vit(archive).on("cpu", precision="bf16")
+    encoder.backbone.train()
+    (half,) = look(encoder, archive, rows)
+    assert encoder.backbone.training
+    assert np.array_equal(half.tokens, encoder.features(torch.from_numpy(half.images)).spatial.numpy())
+    assert half.weights is not None
+    assert exact.weights is not None
+    # bfloat16 rounds to 2^-9, twelve blocks over; float32 to 2^-24
+    for rounded, reference in ((half.tokens, exact.tokens), (half.weights, exact.weights)):
+        error = np.linalg.norm(rounded - reference) / np.linalg.norm(reference)
+        assert 1e-4 < error < 0.05
+
+
 def test_a_resnet_has_vectors_and_no_attention(archive: Archive) -> None:
     encoder = small_encoder(archive)
     (seen,) = look(encoder, archive, [0, 1])
@@ -44,8 +61,6 @@ def test_a_resnet_has_vectors_and_no_attention(archive: Archive) -> None:
 @pytest.mark.parametrize(("height", "width", "size"), [(15, 16, 12), (19, 13, 16), (9, 12, 15), (7, 7, 7)])
 def test_masks_are_cut_as_images_are(archive: Archive, height: int, width: int, size: int) -> None:
     """Pixels that hold their own number, through `Preprocessing.fit` and through `fitted`."""
-    import torch
-
     preprocessing = small_encoder(archive).preprocessing.model_copy(update={"size": size})
     numbers = np.random.default_rng(0).permutation(250)[: height * width].reshape(1, height, width).astype(np.uint8)
     cut = fitted(numbers, size, fill=251)

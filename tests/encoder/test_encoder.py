@@ -12,6 +12,7 @@ from small_encoder import small_encoder
 
 from groundswell.archive.reader import Archive
 from groundswell.backbones import BackboneSettings, build_backbone
+from groundswell.device import float32_matmul
 from groundswell.encoder.encoder import Encoder, random_encoder
 from groundswell.encoder.preprocessing import ChannelInput, Preprocessing, PreprocessingSettings
 from groundswell.errors import DataError, ModelError, QuantityError, UsageError
@@ -127,6 +128,30 @@ def test_encoding_leaves_a_training_backbone_as_it_was(archive: Archive, encoder
     assert np.array_equal(encoder.encode(archive), reference)  # batch statistics play no part
     assert encoder.backbone.training
     assert all(torch.equal(v, before[k]) for k, v in encoder.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("what", ["features", "attention"])
+def test_on_a_gpu_float32_is_exact_and_the_process_is_left_as_it_was(
+    archive: Archive, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = BackboneSettings(name="vit-ti/8", image_size=24, depth=1)
+    encoder = Encoder(build_backbone(settings, 1, 0), small_encoder(archive).preprocessing, "tiny", settings)
+    flags: list[tuple[str, bool, bool]] = []
+
+    def note(*_: object) -> None:
+        cudnn = torch.backends.cudnn
+        flags.append((torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic))
+
+    next(m for m in encoder.backbone.modules() if isinstance(m, torch.nn.Linear)).register_forward_hook(note)
+    monkeypatch.setattr(Encoder, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.Tensor, "to", lambda images, *_, **__: images)
+    with float32_matmul(torch.device("cuda"), "high"):  # as in a run
+        note()
+        getattr(encoder, what)(torch.zeros(2, 1, 24, 24))
+        note()
+    before, *inside, after = flags
+    assert set(inside) == {("highest", False, True)}
+    assert before == after == ("high", True, False)
 
 
 def test_broken_weights_are_named(archive: Archive, encoder: Encoder) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_encoder import small_encoder
 from typer.testing import CliRunner
@@ -229,6 +229,7 @@ def test_concat_is_for_one_encoder(tmp_path: Path) -> None:
         concat([first, other])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 7), max_size=6), st.integers(1, 9), st.integers(1, 6))
 def test_blocks_do_not_show_in_the_file(sizes: list[int], group: int, read: int) -> None:
     import tempfile

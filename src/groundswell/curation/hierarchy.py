@@ -66,7 +66,6 @@ def hierarchy(
     *,
     sample: int | None = None,
     resamples: int = 0,
-    nearest: int | None = None,
     iterations: int = 20,
     device: torch.device | str = "cpu",
 ) -> Hierarchy:
@@ -82,9 +81,8 @@ def hierarchy(
     sample : int, optional
         The leaves are found on so many of the points, drawn evenly; then every point goes to the nearest leaf.
     resamples : int
-        How often each level is clustered once more, on the points near its centroids.
-    nearest : int, optional
-        How many near each; half the mean size of a cluster where not given.
+        How often each level is clustered once more, on the points nearest to its centroids: half the mean size of a
+        cluster from each.
     iterations : int
         Of k-means.
 
@@ -98,7 +96,7 @@ def hierarchy(
     if sample is not None and sample < len(points):
         rows = np.sort(rng.permutation(seed, len(points), "clustered").numpy()[:sample])
         chosen = replace(points, rows=rows if points.rows is None else points.rows[rows])
-    one = partial(_level, seed=seed, resamples=resamples, nearest=nearest, iterations=iterations, device=device)
+    one = partial(_level, seed=seed, resamples=resamples, iterations=iterations, device=device)
     found = one(chosen, counts[0], 0)
     leaves = found if chosen is points else assign(points, found.centroids, device)
     parents = []
@@ -116,13 +114,12 @@ def _level(
     *,
     seed: int,
     resamples: int,
-    nearest: int | None,
     iterations: int,
     device: torch.device | str,
 ) -> Clustering:
     """The clusters of one level, resampled."""
     found = kmeans(points, count, _seed(seed, level, 0), iterations=iterations, device=device)
-    nearest = max(1, len(points) // (2 * count)) if nearest is None else nearest
+    nearest = max(1, len(points) // (2 * count))
     for again in range(1, resamples + 1):
         rank, _ = ranks(found.labels, found.distances)
         near = np.flatnonzero(rank < nearest)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundswell import progress, rng
+from groundswell.device import float32_matmul
 from groundswell.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
@@ -100,14 +100,11 @@ class Clustering:
     labels : int32 [n]
     distances : float32 [n]
         Squared Euclidean distance to the own centroid.
-    passes : int
-        How often the rows were read.
     """
 
     centroids: Tensor
     labels: NDArray[np.int32]
     distances: NDArray[np.float32]
-    passes: int = 1
 
     @property
     def sizes(self) -> Rows:
@@ -182,12 +179,11 @@ def kmeans(
         sums = _Sums.zero(centroids)
         found = _read(points, centroids, device, sums)
         bar.advance()
-        for passes in range(2, iterations + 2):
+        for _ in range(iterations):
             refilled = _refill(points, found, sums)
             before, centroids = found, sums.means(centroids, points.unit)
             sums = _Sums.zero(centroids)
             found = _read(points, centroids, device, sums)
-            found = Clustering(centroids, found.labels, found.distances, passes)
             bar.advance()
             settled = np.array_equal(before.labels, found.labels)
             if not refilled and (settled or before.inertia - found.inertia < tolerance * before.inertia):
@@ -236,7 +232,7 @@ def _read(points: Points, centroids: Tensor, device: torch.device | str, sums: _
     squares = squares.float().to(device)
     for some, x in points.blocks(len(centroids)):
         slack = _SLACK * points.width**0.5 * longest * (torch.linalg.vector_norm(x, dim=1) + longest)
-        with _exact(there.device):
+        with float32_matmul(there.device, "highest"):  # the slack is float32's, not TF32's
             scores = torch.addmm(squares, x.to(device), there.T, alpha=-2)
         limit = scores.amin(1) + slack.to(device)
         close = (scores <= limit[:, None]).flatten()
@@ -310,16 +306,3 @@ def _start(points: Points, count: int, seed: int, init: Init) -> Tensor:
         chosen = min(int(torch.searchsorted(edges, u * edges[-1], right=True)), len(x) - 1)
         picked.append(chosen)
     return x[picked]
-
-
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """On a GPU, float32 as it says: TF32 would keep 11 bits, and every row would be a candidate of many centroids."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision(before)

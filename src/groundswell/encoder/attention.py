@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from groundswell.archive.reader import Archive
-from groundswell.backbones import VisionTransformer
 from groundswell.encoder.encoder import Encoder
 from groundswell.errors import ModelError
 
@@ -64,18 +62,13 @@ def look(
         When the images are not what the preprocessing declares.
     """
     positions = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-    backbone = encoder.backbone.eval()
     for start in range(0, len(positions), batch_size):
         some = positions[start : start + batch_size]
         pixels = archive.read(some)
         images = encoder.preprocessing(pixels, archive.channels, archive.catalogue.iloc[some])
-        if isinstance(backbone, VisionTransformer):
-            with torch.inference_mode():
-                features, attended = backbone.attention(images.to(encoder.device), block)
-            weights = attended.float().cpu().numpy()
-        else:
-            features, weights = encoder.features(images), None
-        tokens = features.spatial.float().cpu().numpy()
+        features, attended = encoder.attention(images, block)
+        weights = None if attended is None else attended.cpu().numpy()
+        tokens = features.spatial.cpu().numpy()
         if not np.isfinite(tokens).all():
             raise ModelError(
                 f"the encoder {encoder.name} gave vectors that are not finite",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from groundswell import progress
 from groundswell.archive.reader import Archive
-from groundswell.backbones import Backbone, BackboneSettings, Features, build_backbone
-from groundswell.device import choose_device
+from groundswell.backbones import Backbone, BackboneSettings, Features, VisionTransformer, build_backbone
+from groundswell.device import choose_device, float32_matmul
 from groundswell.encoder.images import open_image
 from groundswell.encoder.preprocessing import Preprocessing
 from groundswell.errors import DataError, ModelError, QuantityError
@@ -123,18 +123,41 @@ class Encoder:
 
         In evaluation mode and without gradients; the backbone is left in the mode it was in.
         """
-        training = self.backbone.training
+        with self._evaluating(images) as there:
+            features: Features = self.backbone(there)
+        return Features(features.pooled.float(), features.spatial.float())
+
+    def attention(self, images: Tensor, block: int = -1) -> tuple[Features, Tensor | None]:
+        """`features`, and how the class token of a block looks at the patches: ``[N, heads, h', w']``.
+
+        The latter as `VisionTransformer.attention`; None for a ResNet, which has none.
+
+        Raises
+        ------
+        ModelError
+            When there is no such block, or the patches do not tile the images.
+        """
+        if not isinstance(self.backbone, VisionTransformer):
+            return self.features(images), None
+        with self._evaluating(images) as there:
+            features, weights = self.backbone.attention(there, block)
+        return Features(features.pooled.float(), features.spatial.float()), weights.float()
+
+    @contextmanager
+    def _evaluating(self, images: Tensor) -> Iterator[Tensor]:
+        """The images where the backbone is, which in the block computes in evaluation mode and as `on` has set it.
+
+        Without gradients; the backbone is left in the mode it was in.
+        """
+        training, device = self.backbone.training, self.device
         self.backbone.eval()
         try:
-            device = self.device
-            images = images.to(device, memory_format=self._layout)
             with (
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"),
                 _exact(device),
             ):
-                features: Features = self.backbone(images)
-            return Features(features.pooled.float(), features.spatial.float())
+                yield images.to(device, memory_format=self._layout)
         finally:
             self.backbone.train(training)
 
@@ -251,16 +274,10 @@ def random_encoder(encoder: Encoder, seed: int) -> Encoder:
 @contextmanager
 def _exact(device: torch.device) -> Iterator[None]:
     """On a GPU, float32 as it says: TF32, which training allows, would keep 11 bits and miss the promised 1e-4."""
-    if device.type != "cuda":
+    gpu = device.type == "cuda"
+    convolutions = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with float32_matmul(device, "highest"), convolutions if gpu else nullcontext():
         yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def metadata_frame(imagettes: Sequence[Imagette]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundswell import distributed
+from groundswell.device import float32_matmul
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -28,7 +29,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     -------
     float scalar, at least float32; ln(2N - 1) where all rows are equal (N of all processes).
     """
-    with torch.autocast(first.device.type, enabled=False):  # similarities and softmax stay in full precision
+    # Similarities and softmax stay in full precision; products of the backward pass are in that of the run.
+    with torch.autocast(first.device.type, enabled=False), float32_matmul(first.device, "highest"):
         rows = torch.cat([first, second])
         rows = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
         similarity = rows @ distributed.gather(rows).T / temperature

@@ -59,8 +59,6 @@ def build_session(
     check_processes(recipe, device)
     precision = choose(recipe.precision, device)
     log.info("device %s, precision %s: %s", device, precision.name, precision.reason)
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32
     chosen = check_fits(recipe, archives)
     preprocessing = preprocessing_of(recipe, chosen[0])
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
@@ -100,7 +98,7 @@ def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
     UsageError, DataError
         When recipe and archives do not fit.
     """
-    chosen = [a if recipe.where is None else a.where(recipe.where) for a in archives]
+    chosen = [archive.where(recipe.where) for archive in archives]
     preprocessing = preprocessing_of(recipe, chosen[0])
     build_views(recipe, preprocessing.channels)
     check_rule(recipe.pruning, check_images(chosen, recipe.batch_size), recipe.batch_size)
@@ -139,7 +137,7 @@ def build_views(recipe: Recipe, channels: Sequence[ChannelInput]) -> ViewPolicy 
         settings: ViewSettings = getattr(recipe, name)
         if settings.zero is None:  # of all views alike
             settings = settings.model_copy(update={"zero": recipe.views.zero})
-        return ViewPolicy(fitted(settings, channels, name), size, quantities)
+        return ViewPolicy(fitted(settings, channels, name), size, quantities, name)
 
     views = policy("views", recipe.view_size)
     if isinstance(recipe.method, (SimCLRSettings, MAESettings)):

@@ -23,6 +23,7 @@ import torch
 from groundswell import distributed, progress, rng
 from groundswell.archive.reader import Archive
 from groundswell.config import Origins, to_yaml
+from groundswell.device import float32_matmul
 from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
@@ -147,7 +148,8 @@ def pretrain(
                 run.write_environment(
                     {"resumed_at": resumed_at, **session.surroundings(), "parent": parent, "data": data}
                 )
-            train(session, stop, monitor)
+            with float32_matmul(session.device, "high"):  # TF32
+                train(session, stop, monitor)
             return RunReport(
                 path=run.path,
                 model=run.model,
