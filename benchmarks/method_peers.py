@@ -190,13 +190,12 @@ class LightlySimCLR(nn.Module):
 
 
 class LightlyDINO(nn.Module):
-    """lightly 1.6, benchmarks/imagenet/vitb16/dino.py (or examples/pytorch/dino.py: ``view by view``)."""
+    """lightly 1.6, benchmarks/imagenet/vitb16/dino.py."""
 
-    def __init__(self, recipe: Recipe, backbone: Backbone, view_by_view: bool = False) -> None:
+    def __init__(self, recipe: Recipe, backbone: Backbone) -> None:
         super().__init__()
         self.settings = settings = recipe.method
         assert isinstance(settings, DINOSettings | DINOv2Settings)
-        self.view_by_view = view_by_view
         heads, losses, transforms = (lightly(name) for name in ("models.modules.heads", "loss", "transforms"))
         sizes = (backbone.dim, settings.head_hidden, settings.head_bottleneck, settings.prototypes)
         head = heads.DINOv2ProjectionHead if isinstance(settings, DINOv2Settings) else heads.DINOProjectionHead
@@ -225,13 +224,12 @@ class LightlyDINO(nn.Module):
 
     def views(self, images: list[Any]) -> list[Tensor]:
         views = stacked([self.transform(image) for image in images])
-        return views if self.view_by_view else [torch.cat(views[:2]), torch.cat(views[2:])]
+        return [torch.cat(views[:2]), torch.cat(views[2:])]
 
     def loss(self, views: list[Tensor]) -> Tensor:
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         with torch.no_grad():
-            shown = views[:2] if self.view_by_view else views[:1]
-            teacher = torch.cat([self.teacher_head(self.teacher_backbone(view)) for view in shown])
+            teacher = self.teacher_head(self.teacher_backbone(views[0]))
         student = torch.cat([self.student_head(self.student_backbone(view)) for view in views])
         loss: Tensor = self.criterion(
             teacher.float().chunk(2), student.float().chunk(2 * len(student) // len(teacher)), teacher_temp=0.04

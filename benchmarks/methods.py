@@ -1,6 +1,6 @@
 """One training step of each method, views included, beside the same step as the best peer's own code writes it.
 
-    python benchmarks/methods.py [RECIPE ...] [--batch 32] [--threads 1] [--precision fp32] [--no-peer] [--compile]
+    python benchmarks/methods.py [RECIPE ...] [--batch 32] [--threads 1] [--precision fp32] [--shipped] [--compile]
 
 The peers are lightly (SimCLR, DINO, DINOv2) and transformers (MAE); `method_peers.py` names every choice. A step starts
 from 8-bit images in memory and ends with the teacher: views, forward, heads, loss, backward, clipping (ours alone),
@@ -8,8 +8,10 @@ optimiser, teacher. Both sides have the same backbone, sizes, batch, precision, 
 take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does). The ratio is the
 median of those of the pairs of steps, with their quartiles. Recipes lose their drop path (which would skip work in our
 step alone), take AdamW, local views where DINO has none, and of a vision transformer the class token and one head, as
-the examples do. Peak memory is that of the process, less what it had before the model was built; on a GPU, what torch
-has allocated.
+the examples do; DINOv2 has KoLeo at 0.1, and no patch is told its neighbours. Peak memory is that of the process, less
+what it had before the model was built; on a GPU, what torch has allocated.
+
+With ``--shipped`` our step alone, of the recipes as they ship, in batches of their own size without ``--batch``.
 
 Of our step also the work: GFLOP an image of the model (forward of student and teacher, heads, loss, backward, and not
 the views), and the model FLOP utilisation (MFU), that work over the whole step's time, beside a measured matrix peak
@@ -20,13 +22,15 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,10 +53,12 @@ from groundswell.training.building import build_method
 from groundswell.training.optimisers import build_optimiser, clip_gradients, set_rates
 from groundswell.training.precision import Precision, choose, cpu_instructions
 from groundswell.training.recipe import Recipe, resolve_recipe
+from groundswell.views.named import POLICIES
 from method_peers import PEERS, Peer, import_peer
 from utilisation import counting, data_path, describe, matrix_peak, synchronise
 
 SMALL = ("quicklook-small", "oceansar1-small", "sar-dino-small", "oceansar2-small", "sar-mae-small")
+BATCH = 32  # of both sides, unless another is asked for
 ORDER = ("views", "forward", "heads", "loss", "backward", "clip", "optimiser", "teacher", "rest")
 Part = Callable[[str], Any]
 
@@ -179,9 +185,14 @@ class Theirs:
         return self.peer.parts
 
 
-def prepared(name: str) -> Recipe:
-    """A shipped recipe with AdamW and without drop path; pooling, heads and multi-crop as in the peers' examples."""
+def prepared(name: str, shipped: bool = False) -> Recipe:
+    """A recipe with AdamW and without drop path; pooling, heads, KoLeo and multi-crop as in the peers' examples.
+
+    With ``shipped`` as it ships.
+    """
     values, _ = read_recipe(name)
+    if shipped:
+        return resolve_recipe([(name, values)])[0]
     vit = values["backbone"]["name"].startswith("vit")
     overrides = []
     if values["optimiser"]["name"] != "adamw":
@@ -189,7 +200,8 @@ def prepared(name: str) -> Recipe:
     if values["method"]["name"] in ("dino", "dinov2"):
         overrides += ["method.drop_path=0"]
         if not values.get("local_views"):
-            local = f"{values['views']['policy']}-local"
+            policy = values["views"]["policy"]
+            local = f"{policy}-local" if f"{policy}-local" in POLICIES else policy
             overrides += [f"local_views={{policy: {local}, geometry: {{scale: [0.1, 0.3]}}}}"]
             overrides += ["local_view_size=32", f"local_view_count={2 if vit else 4}"]
     if values["method"]["name"] == "dinov2":
@@ -208,7 +220,7 @@ def build(side: str, recipe: Recipe, arguments: argparse.Namespace) -> Ours | Th
     method = build_method(recipe, build_backbone(recipe.backbone, 1, seed=0), [])
     layout: Any = {"device": device, "memory_format": torch.channels_last}
     if side == "ours":
-        if device.type == "cpu":
+        if device.type == "cpu" and not arguments.release:
             keep_freed_memory()
         method = method.to(**layout).train()
         if arguments.compile:
@@ -270,7 +282,7 @@ class Worker:
         for option in ("batch", "image", "repeats", "threads", "precision", "device", "clock"):
             command += [f"--{option}", str(getattr(arguments, option))]
         command += ["--archive", arguments.archive] if arguments.archive else []
-        command += ["--compile"] if arguments.compile else []
+        command += [f"--{flag}" for flag in ("shipped", "compile", "release") if getattr(arguments, flag)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, what: str, number: int = 0) -> Any:
@@ -287,7 +299,7 @@ class Worker:
 
 def serve(side: str, name: str, arguments: argparse.Namespace) -> None:
     """Take the steps that the other end of the pipe asks for, until it closes."""
-    recipe = prepared(name)
+    recipe = prepared(name, arguments.shipped)
     if side == "peer":
         import_peer(recipe.method.name)
     device, now = torch.device(arguments.device), clock(arguments)
@@ -305,6 +317,8 @@ def serve(side: str, name: str, arguments: argparse.Namespace) -> None:
             answer = torch.cuda.max_memory_allocated(device) / 2**20 if gpu else resident("VmHWM") - before
         elif what == "step":
             answer = takes(built, draw(arguments, int(number)), int(number), arguments, unwatched)
+        elif what == "faults":
+            answer = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         elif what == "peak":
             answer = matrix_peak(device, built.precision, now)
         elif what == "data":
@@ -339,18 +353,33 @@ def extra_steps(arguments: argparse.Namespace) -> int:
     return max(int(arguments.repeats) // 2, 2)
 
 
+def in_turns(take: Mapping[str, Callable[[int], float]], arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds that each takes, number by number, without those that warm up; another begins each time."""
+    seconds: dict[str, list[float]] = {name: [] for name in take}
+    names = list(take)
+    for number in range(arguments.warmup + arguments.repeats):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            took = take[name](number)
+            if number >= arguments.warmup:
+                seconds[name].append(took)
+    return seconds
+
+
+def of_pairs(ours: list[float], others: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of others / ours, pair by pair."""
+    low, middle, high = np.quantile(np.array(others) / np.array(ours), [0.25, 0.5, 0.75])
+    return float(low), float(middle), float(high)
+
+
 def compare(name: str, arguments: argparse.Namespace) -> None:
     """Time both sides of a recipe in turns, and print a row for each."""
-    recipe = prepared(name)
-    sides = ["ours"] if arguments.no_peer else ["ours", "peer"]
+    recipe = prepared(name, arguments.shipped)
+    sides = ["ours"] if arguments.no_peer or arguments.shipped else ["ours", "peer"]
     workers = {side: Worker(side, name, arguments) for side in sides}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    take = {side: functools.partial(worker.ask, "step") for side, worker in workers.items()}
     shares: dict[str, dict[str, float]] = {}
-    for number in range(arguments.warmup + arguments.repeats):
-        for side in sides if number % 2 else sides[::-1]:
-            took = workers[side].ask("step", number)
-            if number >= arguments.warmup:
-                seconds[side].append(took)
+    seconds = in_turns(take, arguments)
     memory = {side: worker.ask("memory") for side, worker in workers.items()}
     peak = workers["ours"].ask("peak")
     delivered = workers["ours"].ask("data") if arguments.archive else {}
@@ -364,15 +393,18 @@ def compare(name: str, arguments: argparse.Namespace) -> None:
     views = f"{recipe.view_size} px" + (
         f" + {recipe.local_view_count} x {recipe.local_view_size} px" if recipe.local_views else ""
     )
-    print(f"\n{name}: {recipe.method.name}, {recipe.backbone.name}, {views}, batch {arguments.batch}")
+    shipped = ", as shipped" if arguments.shipped else ""
+    print(f"\n{name}{shipped}: {recipe.method.name}, {recipe.backbone.name}, {views}, batch {arguments.batch}")
     print(f"  {'':6}{'ms':>8}{'image/s':>9}{'MiB':>7}  ms: " + "".join(f"{part:>10}" for part in ORDER))
     for side in sides:
         row = "".join(f"{1000 * medians[side] * shares[side].get(part, 0.0):>10.1f}" for part in ORDER)
         rate = arguments.batch / medians[side]
         print(f"  {side:6}{1000 * medians[side]:>8.1f}{rate:>9.0f}{memory[side]:>7.0f}      {row}")
-    if len(sides) == 2:
-        pairs = [p / o for o, p in zip(seconds["ours"], seconds["peer"], strict=True)]
-        low, ratio, high = np.quantile(pairs, [0.25, 0.5, 0.75])
+    if len(sides) == 1:
+        low, high = 1000 * np.quantile(seconds["ours"], [0.25, 0.75])
+        print(f"  quartiles {low:.1f} to {high:.1f} ms")
+    else:
+        low, ratio, high = of_pairs(seconds["ours"], seconds["peer"])
         after = ratio * (1 - shares["peer"]["views"]) / (1 - shares["ours"]["views"])
         print(
             f"  ratio {ratio:.2f} (median of the pairs, quartiles {low:.2f} to {high:.2f}), "
@@ -394,7 +426,7 @@ def main() -> None:
     """Compare every recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=SMALL, metavar="RECIPE")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, help=f"by default {BATCH}; with --shipped, the recipe's own")
     parser.add_argument("--image", type=int, default=96, help="side of an image, px; a multiple of 8")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=3)
@@ -409,7 +441,9 @@ def main() -> None:
     )
     parser.add_argument("--archive", help="measure the data path of a run from this archive, too")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--shipped", action="store_true", help="our step alone, of the recipes as they ship")
     parser.add_argument("--compile", action="store_true", help="torch.compile of our blocks")
+    parser.add_argument("--release", action="store_true", help="give freed memory back, which a run on a CPU keeps")
     parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -420,7 +454,8 @@ def main() -> None:
     chosen = choose(arguments.precision, torch.device(arguments.device)).name
     print(f"{arguments.device}, {arguments.threads} threads, {where}, {chosen}, {arguments.clock} clock")
     for name in arguments.recipes:
-        compare(name, arguments)
+        batch = arguments.batch or (prepared(name, shipped=True).batch_size if arguments.shipped else BATCH)
+        compare(name, argparse.Namespace(**{**vars(arguments), "batch": batch}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ And what it says of our step's work is right: the count of FLOP is held against 
 """
 
 import argparse
+import functools
 import runpy
 import sys
 import time
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from groundswell.archive.reader import Archive
 from groundswell.backbones.blocks import Block
 from groundswell.backbones.resnet import BasicBlock
+from groundswell.config import flatten, read_recipe, to_yaml
 from groundswell.training.data import Feed
 from groundswell.training.precision import Precision
+from groundswell.training.recipe import resolve_recipe
 from training.tiny import make_archive, tiny_recipe
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -36,7 +39,9 @@ def benchmark() -> Any:
         sys.path.remove(str(FOLDER))
 
 
-ARGUMENTS = argparse.Namespace(device="cpu", precision="fp32", compile=False, batch=2, image=64, clock="wall")
+ARGUMENTS = argparse.Namespace(
+    device="cpu", precision="fp32", compile=False, release=False, batch=2, image=64, clock="wall"
+)
 RECIPES = ("quicklook-small", "oceansar1-small", "sar-dino-small", "oceansar2-small", "sar-mae-small")
 
 
@@ -45,8 +50,32 @@ def test_the_recipes_are_those_of_the_benchmark(benchmark: Any) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_our_step_counts_every_part(benchmark: Any, name: str) -> None:
-    recipe, given = benchmark["prepared"](name), ARGUMENTS
+def test_as_shipped_is_as_shipped_and_the_comparison_changes_what_the_page_says(benchmark: Any, name: str) -> None:
+    shipped, _ = resolve_recipe([(name, read_recipe(name)[0])])
+    assert benchmark["prepared"](name, shipped=True) == shipped
+    prepared = benchmark["prepared"](name)
+    before, after = (dict(flatten(recipe.model_dump(mode="json"))) for recipe in (shipped, prepared))
+    changed = {key for key, value in after.items() if value != before.get(key)}
+    allowed = {"backbone.pooling", "backbone.neighbours", "method.drop_path", "method.separate_heads"}
+    allowed |= {"method.koleo_weight", "method.decoder_neighbours", "local_view_size", "local_view_count"}
+    assert {key for key in changed if not key.startswith("local_views.")} <= allowed
+    if prepared.local_views is not None:  # those of the same policy, cut smaller
+        local, views = prepared.local_views, prepared.views
+        assert local.policy == f"{views.policy}-local"
+        assert all(getattr(local, step) == getattr(views, step) for step in ("gain", "contrast", "blur", "speckle"))
+
+
+def test_a_policy_without_one_for_local_views_gives_them_its_own(benchmark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    values = read_recipe("sar-dino-small")[0] | {"views": {"policy": "ocean"}}
+    path.write_text(to_yaml(values), encoding="utf-8")
+    assert benchmark["prepared"](str(path)).local_views.policy == "ocean"
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+@pytest.mark.parametrize("name", RECIPES)
+def test_our_step_counts_every_part(benchmark: Any, name: str, shipped: bool) -> None:
+    recipe, given = benchmark["prepared"](name, shipped), ARGUMENTS
     ours = benchmark["build"]("ours", recipe, given)
     parts = benchmark["Parts"](benchmark["torch"].device("cpu"), benchmark["clock"](given))
     for owner, method, part in ours.watched():
@@ -68,6 +97,29 @@ def test_the_peer_has_our_network(benchmark: Any, name: str) -> None:
         peer.peer.model.decoder.decoder_pred.weight.requires_grad_(False)
         with pytest.raises(SystemExit, match="the peer's"):
             benchmark["check_same_network"](benchmark["build"]("ours", recipe, ARGUMENTS).method, peer.peer, recipe)
+
+
+def test_a_worker_is_told_what_was_asked(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr("subprocess.Popen", lambda command, **_: told.append(command))
+    more = {"repeats": 1, "threads": 1, "archive": None, "shipped": True, "release": True}
+    benchmark["Worker"]("ours", "sar-dino-small", argparse.Namespace(**{**vars(ARGUMENTS), **more}))
+    assert {"--shipped", "--release", "--batch"} <= set(told[0])
+    assert "--compile" not in told[0]
+
+
+def test_those_in_turns_begin_in_turns_and_are_compared_pair_by_pair(benchmark: Any) -> None:
+    began: list[str] = []
+
+    def take(name: str, number: int) -> float:
+        began.append(name)
+        return {"ours": 1.0, "peer": 2.0}[name] * (number + 1)
+
+    takes = {name: functools.partial(take, name) for name in ("ours", "peer")}
+    seconds = benchmark["in_turns"](takes, argparse.Namespace(warmup=1, repeats=3))
+    assert began == ["ours", "peer", "peer", "ours"] * 2
+    assert seconds == {"ours": [2.0, 3.0, 4.0], "peer": [4.0, 6.0, 8.0]}
+    assert benchmark["of_pairs"](seconds["ours"], seconds["peer"]) == (2.0, 2.0, 2.0)
 
 
 def block_flops(tokens: int, dim: int, rows: int | None = None) -> int:
