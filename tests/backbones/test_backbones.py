@@ -54,10 +54,28 @@ def test_parameter_counts_are_the_published_ones(values, channels, count, monkey
     assert sum(p.numel() for p in backbone.parameters()) == count
 
 
-@pytest.mark.parametrize(("registers", "count"), [(0, 21_501_696), (4, 21_503_232)])
-def test_parameter_counts_with_layer_scale_and_mask_token_are_the_published_ones(registers, count):
-    backbone = build_backbone(BackboneSettings(name="vit-s/16", registers=registers), 1, seed=0)
-    backbone.prepare(layer_scale=1e-5, mask_token=True)
+@pytest.mark.parametrize(
+    ("name", "channels", "registers", "count"),
+    # Layer scale adds 24 D, the mask token D.
+    [
+        ("vit-s/16", 1, 0, 21_501_696),
+        ("vit-s/16", 3, 0, 21_698_304),
+        ("vit-s/16", 12, 0, 22_583_040),
+        ("vit-s/16", 1, 4, 21_503_232),
+        ("vit-s/16", 3, 4, 21_699_840),
+        ("vit-s/16", 12, 4, 22_584_576),
+        ("vit-b/16", 1, 0, 85_451_520 + 19_200),
+        ("vit-b/16", 3, 0, 85_844_736 + 19_200),
+        ("vit-b/16", 12, 0, 87_614_208 + 19_200),
+    ],
+)
+def test_parameter_counts_with_layer_scale_and_mask_token_are_the_published_ones(
+    name, channels, registers, count, monkeypatch
+):
+    monkeypatch.setattr("groundswell.backbones.vit.VisionTransformer.initialise", lambda self, generator: None)
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneSettings(name=name, registers=registers), channels, seed=0)
+        backbone.prepare(layer_scale=1e-5, mask_token=True)
     assert sum(p.numel() for p in backbone.parameters()) == count
 
 

@@ -17,7 +17,13 @@ def head(**changes: object) -> PrototypeHead:
 @pytest.mark.parametrize(
     ("dim", "prototypes", "count"),
     # Reference note C: 2048 D + 4,722,944 + 257 K, the scales of the prototypes counted.
-    [(384, 4096, 6_562_048), (384, 16384, 9_720_064), (384, 65536, 22_352_128), (768, 65536, 23_138_560)],
+    [
+        (384, 4096, 6_562_048),
+        (384, 16384, 9_720_064),
+        (384, 65536, 22_352_128),
+        (768, 65536, 23_138_560),
+        (2048, 65536, 25_760_000),
+    ],
 )
 def test_parameter_counts_are_the_published_ones(dim: int, prototypes: int, count: int) -> None:
     made = head(dim=dim, prototypes=prototypes)

@@ -7,8 +7,8 @@ no dependency: it requires torchvision, which this project never has, so no extr
 more of it than two names. To run: ``pip install --no-deps --target FOLDER lightly==1.6.0 lightly-utils`` and
 ``PYTHONPATH=FOLDER pytest tests/objectives/test_against_lightly.py``.
 
-lightly has no Sinkhorn-Knopp and no MAE loss of its own (tests/methods has MAE against transformers), and its head of
-SimCLR shifts the last normalisation, which ours, after SimCLR's code, does not.
+lightly has no MAE loss of its own (tests/methods has MAE against transformers), and its head of SimCLR shifts the last
+normalisation, which ours, after SimCLR's code, does not.
 """
 
 import importlib
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from groundswell.methods.distillation import follow
 from groundswell.methods.heads import PrototypeHead
 from groundswell.methods.simclr import projection_head
-from groundswell.objectives.dino import Centre, centred, dino_loss
+from groundswell.objectives.dino import Centre, centred, dino_loss, sinkhorn_knopp
 from groundswell.objectives.ibot import ibot_loss
 from groundswell.objectives.koleo import koleo
 from groundswell.objectives.nt_xent import nt_xent
@@ -57,7 +57,7 @@ def lightly(monkeypatch: pytest.MonkeyPatch) -> Any:
         ops: Any = sys.modules["torchvision.ops"]
         ops.roi_align, ops.StochasticDepth = None, torch.nn.Identity
         sys.modules["torchvision"].ops = ops  # type: ignore[attr-defined]
-    from lightly.loss import dino_loss, ibot_loss, koleo_loss, ntx_ent_loss
+    from lightly.loss import dino_loss, ibot_loss, koleo_loss, ntx_ent_loss, swav_loss
     from lightly.models import utils
     from lightly.models.modules import heads
 
@@ -66,6 +66,7 @@ def lightly(monkeypatch: pytest.MonkeyPatch) -> Any:
         DINOLoss=dino_loss.DINOLoss,
         IBOTPatchLoss=ibot_loss.IBOTPatchLoss,
         KoLeoLoss=koleo_loss.KoLeoLoss,
+        sinkhorn=swav_loss.sinkhorn,
         heads=heads,
         update_momentum=utils.update_momentum,
     )
@@ -187,6 +188,27 @@ def test_dino_and_its_centre(
         return outcome(torch.stack(losses).sum(), [*losses, criterion.center.flatten()], students)
 
     agree(run, OurDINO(32), lambda lightly: lightly.DINOLoss(output_dim=32, student_temp=0.1), figures)
+
+
+@pytest.mark.parametrize(
+    ("batch", "prototypes", "temperature", "rounds", "figure"),
+    [(16, 12, 0.05, 3, 2.74291159), (5, 32, 0.04, 3, 0.5645878), (16, 12, 0.07, 1, 0.737374422)],
+    ids=["more images than prototypes", "fewer images", "one round"],
+)
+def test_sinkhorn_knopp(
+    agree: Agree, batch: int, prototypes: int, temperature: float, rounds: int, figure: float
+) -> None:
+    """Ours works out the two scalings alone; lightly, as SwAV's authors, rescales the whole matrix."""
+
+    def run(choose: Callable[[Tensor, float, int], Tensor]) -> Outcome:
+        return [[choose(logits(draw(batch, prototypes, seed=0)), temperature, rounds)], []]
+
+    agree(
+        run,
+        sinkhorn_knopp,
+        lambda lightly: lambda x, epsilon, iterations: lightly.sinkhorn(x, iterations=iterations, epsilon=epsilon),
+        [figure],
+    )
 
 
 class OurIBOT:

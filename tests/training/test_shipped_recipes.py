@@ -1,19 +1,24 @@
 """Recipes that ship: what is published stands in them, their views fit their pixels, and the small ones train."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from groundswell.archive.reader import Archive
+from groundswell.archive.ingest import ingest
+from groundswell.archive.reader import Archive, open_archive
 from groundswell.config import read_recipe, recipe_names
 from groundswell.encoder.directory import load
-from groundswell.physics.imagette import DECIBELS, Channel, Quantity
+from groundswell.physics.imagette import DECIBELS, Channel, Imagette, Quantity
+from groundswell.products.folder.bands import COMPOSITE, quantity_of
 from groundswell.training.building import build_views
 from groundswell.training.loop import pretrain
 from groundswell.training.recipe import Recipe, resolve_recipe
 from groundswell.views.policies import ViewPolicy
+from training.tiny import Waves
 
 PAPERS = ("wvnet", "oceansar1", "oceansar2", "sar-mae", "sar-dino")
 
@@ -97,3 +102,27 @@ def test_a_small_recipe_is_of_the_same_method_and_trains(archive: Archive, outpu
     assert math.isfinite(report.metrics["loss"])
     assert report.metrics["skipped_steps"] == 0
     assert load(report.model).backbone.in_channels == 1
+
+
+class Seasons(Waves):
+    """The waves in the channels of a seasonal composite, each a little further on; ratios linear, others in dB."""
+
+    channels = tuple(Channel(name, quantity_of(name, Quantity.SIGMA0_DB)) for name in COMPOSITE)  # type: ignore[assignment]
+
+    def _one(self, name: str) -> Imagette:
+        one = Waves(self.count, self.size)._one(name)
+        moved = np.concatenate([np.roll(one.pixels, i, axis=2) for i in range(len(self.channels))])
+        linear = np.array([channel.quantity is Quantity.RATIO for channel in self.channels])[:, None, None]
+        return replace(one, pixels=np.where(linear, 10 ** (moved / 10), moved - 12.0), channels=self.channels)
+
+
+@pytest.mark.parametrize("name", ["sar-dino-small", "sar-mae-small"])
+def test_a_small_recipe_of_any_channels_trains_on_a_seasonal_composite(tmp_path: Path, name: str) -> None:
+    ingest(Seasons(12), tmp_path / "archive")
+    overrides = ["length.minutes=null", "length.steps=2", "batch_size=4", "device=cpu", "precision=fp32"]
+    report = pretrain([open_archive(tmp_path / "archive")], shipped(name, *overrides), tmp_path / "run")
+    assert math.isfinite(report.metrics["loss"])
+    assert report.metrics["skipped_steps"] == 0
+    encoder = load(report.model)
+    assert [channel.name for channel in encoder.preprocessing.channels] == list(COMPOSITE)
+    assert encoder.backbone.in_channels == 12
