@@ -106,7 +106,8 @@ def test_images_without_keys_are_refused():
 def test_operations_tell_what_they_break():
     broken = ViewPolicy(ViewSettings(policy="ocean"), 16).unphysical_for()
     assert "wind speed from the absolute level" in broken["gain"]
-    assert "speckle" not in broken
+    assert broken["speckle"] == ("texture",)
+    assert "noise" not in broken  # not in use
 
 
 @hypothesis_settings(max_examples=25, deadline=None)

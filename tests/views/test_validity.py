@@ -13,6 +13,7 @@ from groundswell.physics.imagette import Quantity
 from groundswell.views import ViewPolicy, ViewSettings
 from groundswell.views.named import POLICIES, Name
 from groundswell.views.policies import ORDER
+from groundswell.views.tasks import CLASSES, NUMBERS, broken_labels
 
 Q = Quantity
 LAND = (Q.AMPLITUDE, Q.AMPLITUDE, Q.RATIO) * 4  # VV, VH and their ratio, of four seasons
@@ -119,8 +120,54 @@ def test_policies_tell_what_they_break():
     ocean = ViewPolicy(ViewSettings(policy="ocean"), 16).unphysical_for()
     assert "rotation" not in ocean
     assert ocean["flip_azimuth"] == ("direction",)
-    whole = ViewSettings(geometry={"scale": (0.5, 0.5)}, gamma_curve={"p": 0.1}, pixels="amplitude")
-    assert set(ViewPolicy(whole, 16).unphysical_for()) == {"gamma_curve"}
+    half = ViewSettings(geometry={"scale": (0.5, 0.5)}, gamma_curve={"p": 0.1}, pixels="amplitude")
+    assert set(ViewPolicy(half, 16).unphysical_for()) == {"gamma_curve"}
+
+
+@pytest.mark.parametrize(
+    ("views", "broken"),
+    [
+        ({"blur": {"p": 0.5}}, "azimuth_cutoff_m sigma_v nv looks"),
+        ({"sharpness": {"p": 0.5}}, "azimuth_cutoff_m sigma_v nv looks"),
+        ({"notch": {"p": 0.5}}, "azimuth_cutoff_m sigma_v nv looks hs wl_1"),
+        ({"contrast": {"p": 0.5}}, "nv looks hs"),
+        ({"speckle": {"p": 0.5}}, "nv looks"),
+        ({"noise": {"p": 0.5}}, "nv looks nesz_db"),
+        ({"gain": {"p": 0.5}}, "wind_speed nesz_db"),
+        ({"erasing": {"p": 0.5}}, "tag_icebergs IB ship"),
+        ({"inversion": {"p": 0.5}}, "tag_biological_slicks oil_share tag_low_wind tag_sea_ice wind_speed nv looks"),
+        ({"solarise": {"p": 0.5}}, "tag_biological_slicks oil_share tag_low_wind tag_sea_ice wind_speed nv looks hs"),
+        ({"mixup": {"p": 0.5}}, "azimuth_cutoff_m sigma_v nv looks nesz_db wind_speed hs wl_1 air_temperature"),
+        ({"geometry": {"scale": (0.5, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1"),
+        ({"geometry": {"scale": (0.3, 0.3)}}, "tag_icebergs IB ship"),
+        ({"geometry": {"scale": (0.4, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1 tag_icebergs IB ship"),
+        ({"geometry": {"scale": (1.0, 1.0), "quarter_turns": True}}, "azimuth_cutoff_m sigma_v hs"),
+        ({"elastic": {"p": 0.5}}, "azimuth_cutoff_m sigma_v wl_1"),
+        ({}, ""),
+    ],
+)
+def test_the_labels_that_each_part_of_a_view_breaks(views, broken):
+    """Beside those of the directions; classes of the whole image, such as its phenomenon, outlast all."""
+    columns = [
+        *("azimuth_cutoff_m", "sigma_v", "nv", "looks", "nesz_db", "wind_speed", "hs", "wl_1", "air_temperature"),
+        *("tag_icebergs", "IB", "ship", "tag_biological_slicks", "oil_share", "tag_low_wind", "tag_sea_ice"),
+        *("phenomenon", "tag_rain_cells", "level", "name"),
+    ]
+    settings = ViewSettings(**{"geometry": {"scale": (1.0, 1.0)}, **views})
+    notes = ViewPolicy(settings, 16).unphysical_for()
+    found = broken_labels(notes, [f"label_{column}" for column in columns] + ["nesz_db", "looks"])
+    assert set(found) == {f"label_{column}" for column in broken.split()}
+
+
+def test_every_operation_breaks_something_and_every_kind_is_broken():
+    """Kinds are found by how a note begins: a word of the one and not of the other would be never told."""
+    operations = [getattr(ViewSettings(), name) for name in ("mixup", *ORDER)]
+    assert all(operation.unphysical_for for operation in operations)
+    turned = ViewSettings(geometry={"scale": (0.1, 1.0), "rotation": 0.5, "flip_azimuth": 0.5}).geometry
+    notes = [*turned.unphysical_for().values(), *(operation.unphysical_for for operation in operations)]
+    told = [label for labels in notes for label in labels]
+    for kind in (NUMBERS | CLASSES).keys() - {"temperature"}:
+        assert any(label.startswith(kind) for label in told), kind
 
 
 def test_operations_are_called_as_their_settings():

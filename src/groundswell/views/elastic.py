@@ -32,7 +32,12 @@ class Elastic(Operation):
         Of the control points, px: displacements further apart than four of them are independent.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("direction", "wave period from the wavelength", "sizes")
+    unphysical_for: ClassVar[tuple[str, ...]] = (
+        "direction",
+        "wave period from the wavelength",
+        "sizes",
+        "the azimuth cut-off",
+    )
     displacement: NotNegative = (0.0, 3.0)
     spacing: float = Field(default=16.0, ge=2)
 

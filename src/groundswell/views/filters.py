@@ -28,7 +28,7 @@ def depthwise(images: Tensor, kernels: Tensor, mode: str) -> Tensor:
 class Blur(Operation):
     """Gaussian blur with a standard deviation in px, cut at three of the largest; edges are mirrored."""
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("the azimuth cut-off",)
+    unphysical_for: ClassVar[tuple[str, ...]] = ("the azimuth cut-off", "texture")
     sigma: Positive = (0.1, 1.5)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
@@ -42,7 +42,7 @@ class Blur(Operation):
 class Sharpness(Operation):
     """Between smoothed (factor 0), as it is (1) and sharpened (above 1); smoothed as in PIL, edges repeated."""
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("the azimuth cut-off",)
+    unphysical_for: ClassVar[tuple[str, ...]] = ("the azimuth cut-off", "texture")
     factor: NotNegative = (0.5, 2.0)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
@@ -68,7 +68,7 @@ class Notch(Operation):
         Half width of the ring.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height", "wave period")
+    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height", "wave period", "the azimuth cut-off", "texture")
     count: int = Field(default=1, ge=1)
     wavelength: Annotated[Pair, within(2)] = (4.0, 24.0)
     octaves: float = Field(default=0.2, gt=0)

@@ -25,7 +25,8 @@ class Geometry(Settings):
     ----------
     scale : (low, high)
         Area of the crop as a part of the image, uniform. Crops of several sizes are shown at one size: what is known
-        of lengths (wavelengths, sizes) is lost.
+        of lengths (wavelengths, sizes, the azimuth cut-off) is lost, and how many looks a pixel has. A crop of less
+        than half of the image leaves a small target out more often than not.
     ratio : (low, high)
         Width over height of the crop, log-uniform; a side that would exceed the image is cut to it.
     flip_azimuth, flip_range : float
@@ -50,9 +51,11 @@ class Geometry(Settings):
 
     def unphysical_for(self) -> dict[str, tuple[str, ...]]:
         """Of each part of the cut in use, the labels that it breaks."""
+        lengths = ("wave period from the wavelength", "sizes", "the azimuth cut-off", "texture")
         axes = ("direction", "wave height from velocity bunching", "the azimuth cut-off")
         broken = {
-            "scale": (self.scale[0] < self.scale[1], ("wave period from the wavelength", "sizes")),
+            "scale": (self.scale[0] < self.scale[1], lengths),
+            "small_crops": (self.scale[0] < 0.5, ("small targets",)),
             "flip_azimuth": (self.flip_azimuth > 0, ("direction",)),
             "flip_range": (self.flip_range > 0, ("direction", "what depends on incidence or look, such as Doppler")),
             "quarter_turns": (self.quarter_turns, axes),

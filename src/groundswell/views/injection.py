@@ -24,6 +24,7 @@ class Speckle(Operation):
     deviation are right to 1.2 % of the standard deviation at 3 looks, to 0.1 % from 10 looks on.
     """
 
+    unphysical_for: ClassVar[tuple[str, ...]] = ("texture",)
     refuses: ClassVar[Mapping[Quantity, str]] = {
         Quantity.RATIO: "the ratio of two speckled channels is not gamma distributed, and follows the speckle of both"
     }
@@ -39,6 +40,7 @@ class Speckle(Operation):
 class Noise(Operation):
     """White Gaussian noise with a standard deviation in units of the normalised pixels."""
 
+    unphysical_for: ClassVar[tuple[str, ...]] = ("texture", "noise level")
     std: NotNegative = (0.0, 0.2)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
@@ -48,6 +50,7 @@ class Noise(Operation):
 class Erasing(Operation):
     """A rectangle filled with the mean of the imagette (after Zhong et al. 2020, arXiv 1708.04896)."""
 
+    unphysical_for: ClassVar[tuple[str, ...]] = ("small targets",)
     area: Fractions = (0.02, 0.2)
     ratio: Positive = (0.3, 3.3)
 

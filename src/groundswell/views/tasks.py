@@ -5,15 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-# The kinds of label that operations name in ``unphysical_for`` (temperature among regression targets alone), and the
-# words that a column of each kind is called by.
-WORDS = {
+# The kinds of label that operations name in ``unphysical_for``, and the words (regular expressions) that a column of
+# each kind is called by. Numbers are regression targets besides, temperature nothing else; classes are not. Texture is
+# what the moments of the pixels tell, looks included; sigma_v is read from the azimuth cut-off.
+NUMBERS = {
     "wind speed": ("wind_speed", "windspeed", "u10", "wspd"),
     "wave height": ("hs", "hsalt", "swh", "wave_height"),
-    "wave period": ("tp", "period", "wavelength"),
+    "wave period": ("tp", "period", "wavelength", "wl"),
     "direction": ("direction", "dir", "wdir", "heading", "cog"),
     "sizes": ("length", "width"),
+    "the azimuth cut-off": ("cutoff", "cut_off", "sigma_v"),
+    "texture": ("nv", "normali[sz]ed_?variance", "skewness", "kurtosis", "looks", "enl"),
+    "noise level": ("nesz", "noise"),
     "temperature": ("temperature", "sst"),
+}
+CLASSES = {
+    "small targets": ("icebergs?", "ib", "ships?", "vessels?"),
+    "slicks against bright ice": ("slicks?", "bs", "oil", "low_wind", "ice", "si"),
 }
 
 
@@ -34,14 +42,13 @@ def broken_labels(notes: Mapping[str, tuple[str, ...]], columns: Iterable[str]) 
     """
     broken: dict[str, tuple[str, ...]] = {}
     for column in columns:
-        kinds = [
-            kind for kind, words in WORDS.items() if column.startswith("label_") and _has(column[6:].lower(), words)
-        ]
-        guilty = [
-            name
-            for name, labels in notes.items()
-            if any(label.startswith((*kinds, "regression targets")) for label in labels if kinds)
-        ]
+        if not column.startswith("label_"):
+            continue
+        called = column.removeprefix("label_").lower()
+        kinds = [kind for kind, words in (NUMBERS | CLASSES).items() if _has(called, words)]
+        if not NUMBERS.keys().isdisjoint(kinds):
+            kinds.append("regression targets")
+        guilty = [name for name, labels in notes.items() if any(label.startswith(tuple(kinds)) for label in labels)]
         if guilty:
             broken[column] = tuple(guilty)
     return broken

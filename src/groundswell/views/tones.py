@@ -18,7 +18,7 @@ _MIRRORED = dict.fromkeys(LINEAR, "mirrored about a level, a linear signal becom
 class Gain(Operation):
     """One gain for the whole imagette, in dB: a calibration error, or another wind. Ratios of channels keep theirs."""
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed from the absolute level",)
+    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed from the absolute level", "noise level")
     spares: ClassVar[frozenset[Quantity]] = frozenset({Quantity.RATIO})
     reads_scale: ClassVar[bool] = True
     db: Range = (-1.5, 1.5)
@@ -33,7 +33,7 @@ class Brightness(Operation):
     Nothing is clipped at white.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed from the absolute level",)
+    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed from the absolute level", "noise level")
     spares: ClassVar[frozenset[Quantity]] = frozenset({Quantity.RATIO})
     reads_scale: ClassVar[bool] = True
     linear_only: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class Brightness(Operation):
 class Contrast(Operation):
     """Deviations from the mean of the imagette (each channel its own) times a factor."""
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height from the modulation depth",)
+    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height from the modulation depth", "texture")
     factor: NotNegative = (0.7, 1.4)
 
     def apply(self, images: Tensor, keys: Tensor, scale: PixelScale) -> Tensor:
@@ -67,7 +67,7 @@ class GammaCurve(Operation):
         The pixel value that stays as it is.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height from the modulation depth", "wind speed")
+    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height from the modulation depth", "wind speed", "texture")
     refuses: ClassVar[Mapping[Quantity, str]] = {
         **dict.fromkeys(DECIBELS, "a power of the intensity is a factor on its decibels: that is contrast"),
         Quantity.SIGMA0: "sigma0 is negative where noise was taken off, and has no power there",
@@ -87,7 +87,12 @@ class GammaCurve(Operation):
 class Inversion(Operation):
     """Dark for bright, about a pixel value (WV-Net)."""
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("slicks against bright ice", "wind speed", "the sign of sigma0")
+    unphysical_for: ClassVar[tuple[str, ...]] = (
+        "slicks against bright ice",
+        "wind speed",
+        "the sign of sigma0",
+        "texture",
+    )
     refuses: ClassVar[Mapping[Quantity, str]] = _MIRRORED
     about: float = 0.0
 
@@ -104,7 +109,13 @@ class Solarise(Operation):
         In normalised pixels; 0 is the grey level 128 of a quick-look as our encoders take it.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed", "wave height", "the sign of sigma0")
+    unphysical_for: ClassVar[tuple[str, ...]] = (
+        "slicks against bright ice",
+        "wind speed",
+        "wave height",
+        "the sign of sigma0",
+        "texture",
+    )
     refuses: ClassVar[Mapping[Quantity, str]] = {
         **_MIRRORED,
         **dict.fromkeys(DECIBELS, "a level in dB has no white to fold back from"),
