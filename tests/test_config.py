@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
 from groundswell import config
+from groundswell.ablation.grid import read_grid
 from groundswell.config import Settings
 from groundswell.errors import ConfigError
 
@@ -150,6 +153,37 @@ def test_recipe_files(tmp_path: Path) -> None:
         config.read_recipe(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="no recipe is called"):
         config.read_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize("read", [config.read_recipe, read_grid])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_that_is_not_utf_8_is_named(read: Callable[[Path], object], encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("description: größer\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="not UTF-8") as caught:
+        read(path)
+    assert caught.value.where == str(path)
+    assert "UTF-8" in (caught.value.fix or "")
+
+
+def test_settings_that_are_not_valid_together_are_not_all_shown() -> None:
+    class Ordered(Settings):
+        low: float
+        high: float
+
+        @model_validator(mode="after")
+        def _order(self) -> Ordered:
+            if self.low > self.high:
+                raise ValueError("low must not exceed high")
+            return self
+
+    with pytest.raises(ConfigError) as caught:
+        config.validate(Ordered, {"low": 2, "high": 1})
+    assert caught.value.what == "the settings are not valid together"
+    assert (caught.value.where, caught.value.why) == (None, "low must not exceed high")
+    with pytest.raises(ConfigError) as caught:
+        config.validate(Ordered, {"low": 2})
+    assert (caught.value.what, caught.value.where) == ("the setting 'high' is missing", None)
 
 
 @pytest.mark.parametrize("name", config.recipe_names())

@@ -38,6 +38,11 @@ def test_a_device_that_is_not_there_is_named(name: str) -> None:
     assert caught.value.fix
 
 
+def test_a_device_that_computes_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="'meta' does not compute"):
+        choose_device("meta")
+
+
 @pytest.fixture
 def high() -> Iterator[None]:
     """A process that multiplies in TF32."""

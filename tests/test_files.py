@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,52 @@ def test_a_failing_disk_keeps_the_old_file_and_is_named(tmp_path: Path, point: s
     assert error.value.where == str(path)
     code = errno.ENOSPC if "enospc" in point else errno.EIO
     assert error.value.why == os.strerror(code)
-    assert error.value.fix
+    assert ("space" in (error.value.fix or "")) == (code == errno.ENOSPC)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("write", [files.try_place, lambda path: files.write_bytes(path, b"new")])
+@pytest.mark.parametrize(
+    ("name", "why", "fix"),
+    [
+        ("file/a.bin", errno.EEXIST, "another place"),
+        ("file/deep/a.bin", errno.ENOTDIR, "another place"),
+        ("folder", errno.EISDIR, "another name"),
+        ("a" * 300, errno.ENAMETOOLONG, "shorter"),
+    ],
+)
+def test_a_place_for_no_file_is_named(
+    tmp_path: Path, write: Callable[[Path], None], name: str, why: int, fix: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(GroundswellError, match="could not write a file") as error:
+        write(tmp_path / name)
+    assert (error.value.where, error.value.why) == (str(tmp_path / name), os.strerror(why))
+    assert fix in (error.value.fix or "")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_file_system_that_only_reads_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("open", "touch", "unlink"):  # it refuses to delete, too, also what is not there
+        monkeypatch.setattr(Path, name, refuse)
+    for write in (files.try_place, lambda path: files.write_bytes(path, b"new")):
+        with pytest.raises(GroundswellError, match="could not write a file") as error:
+            write(tmp_path / "a.bin")
+        assert error.value.why == os.strerror(errno.EROFS)
+        assert "can be written to" in (error.value.fix or "")
+
+
+def test_trying_a_place_leaves_nothing_but_its_folder(tmp_path: Path) -> None:
+    files.try_place(tmp_path / "deep" / "a.bin")
+    assert [p.name for p in tmp_path.rglob("*")] == ["deep"]
+    files.write_bytes(tmp_path / "a.bin", b"old")
+    files.try_place(tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
 
 
 def test_a_leftover_of_a_killed_writer_is_replaced(tmp_path: Path) -> None:

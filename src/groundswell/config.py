@@ -46,7 +46,7 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     if name in known:  # a folder or file that happens to be called so does not hide it
         text = (resources.files("groundswell") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     elif path.suffix in {".yaml", ".yml"}:
         raise ConfigError("no such recipe file", where=path)
     else:
@@ -55,6 +55,19 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
             fix=f"{did_you_mean(name, known)} (groundswell list recipes), or give a .yaml file",
         )
     return parse_yaml(text, where=str(name_or_path)), text
+
+
+def read_text(path: Path) -> str:
+    """The text of a settings file; `ConfigError` where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "a settings file is not UTF-8 text",
+            where=path,
+            why=f"byte {error.start + 1} is 0x{error.object[error.start]:02x}",
+            fix="save it as UTF-8 in an editor, or convert it: iconv -f latin1 -t utf-8 OLD.yaml > NEW.yaml",
+        ) from error
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
@@ -152,29 +165,47 @@ def validate(schema: type[S], values: Mapping[str, Any]) -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        faults = error.errors()
+        first, name = faults[0], _key(schema, faults[0]["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"unknown setting {name!r}", fix=did_you_mean(str(first["loc"][-1]), _known(schema, first["loc"][:-1]))
             ) from error
+        if first["type"] == "missing":  # its input is all that was given beside it
+            raise ConfigError(f"the setting {name!r} is missing", fix=f"give {name}") from error
+        alike = [fault["msg"].removeprefix("Value error, ") for fault in faults if _key(schema, fault["loc"]) == name]
         raise ConfigError(
-            f"bad value for the setting {name!r}", where=repr(first.get("input")), why=first["msg"]
+            f"bad value for the setting {name!r}" if name else "the settings are not valid together",
+            where=repr(first.get("input")) if name else None,
+            why="; ".join(alike),  # one for each part of a union
         ) from error
+
+
+def _key(schema: type[BaseModel], path: tuple[int | str, ...]) -> str:
+    """The dotted key at the path of a fault, without what pydantic adds to it: which part of a union was tried."""
+    models, parts = [schema], []
+    for part in path:
+        models, is_key = _below(models, part)
+        if is_key and "[" not in str(part):  # literal['mean','stages']
+            parts.append(str(part))
+    return ".".join(parts)
 
 
 def _known(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys that a schema knows at a path (all keys below it where the path leads through a union of no names)."""
     models = [schema]
     for part in path:
-        tagged = [m for m in models if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
-        if tagged:  # one of a union, told apart by its name
-            models = tagged
-            continue
-        inner = [m.model_fields[str(part)].annotation for m in models if str(part) in m.model_fields]
-        found = [model for annotation in inner for model in _models_in(annotation)]
-        models = found or models
+        models, _ = _below(models, part)
     return sorted({name for model in models for name in model.model_fields})
+
+
+def _below(models: list[type[BaseModel]], part: int | str) -> tuple[list[type[BaseModel]], bool]:
+    """The models below a part of a path, and whether it is a key and not the name that tells the parts of a union."""
+    tagged = [m for m in models if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
+    if tagged and len(models) > 1:
+        return tagged, False
+    inner = [m.model_fields[str(part)].annotation for m in models if str(part) in m.model_fields]
+    return [model for annotation in inner for model in _models_in(annotation)] or models, True
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -18,7 +18,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     Raises
     ------
     UsageError
-        When there is no such device.
+        When there is no such device, or it cannot compute.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -28,6 +28,8 @@ def choose_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         why = str(error).splitlines()[0]
         raise UsageError(f"there is no device {str(name)!r} here", why=why, fix="use auto or cpu") from error
+    if device.type == "meta":
+        raise UsageError("the device 'meta' does not compute", why="its tensors hold no values", fix="use auto or cpu")
     return device
 
 

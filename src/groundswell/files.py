@@ -6,6 +6,7 @@ writer replaces.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,14 @@ from typing import IO, Any
 from groundswell.errors import DataError, GroundswellError
 
 TEMPORARY = ".tmp"
+
+_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another folder"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that can be written to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "choose another place (a file stands where a folder is needed)"),
+    errno.EISDIR: "choose another name: a folder has this one",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def sync_folder(folder: Path) -> None:
@@ -50,22 +59,49 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             os.fsync(handle.fileno())
         os.replace(temporary, target)  # noqa: PTH105 - the one call whose atomicity all else rests on
         sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):  # what refused to be written may refuse this, too
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise _refused("could not write a file", target, error) from error
+
+
+def try_place(path: str | Path) -> None:
+    """Refuse now what `replacing` would refuse after the work; all that is left is the folder.
+
+    Raises
+    ------
+    GroundswellError
+        When no file can be written there.
+    """
+    target = Path(path)
+    temporary = target.with_name(target.name + TEMPORARY)
+    with refusing("could not write a file", target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+@contextmanager
+def refusing(what: str, where: Path) -> Iterator[None]:
+    """Say of a disk that refuses what could not be done and where, why, and what to do about it."""
+    try:
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _refused(target, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        raise _refused(what, where, error) from error
 
 
-def _refused(target: Path, error: OSError) -> GroundswellError:
-    return GroundswellError(
-        "could not write a file",
-        where=target,
-        why=error.strerror or str(error),
-        fix="free some space or choose another folder, then run the same command again: "
-        "what was written before is whole and is kept",
-    )
+def _refused(what: str, where: Path, error: OSError) -> GroundswellError:
+    fix = f"{_fix(error)}, then run the command again: what was written before is whole and is kept"
+    return GroundswellError(what, where=where, why=error.strerror or str(error), fix=fix)
+
+
+def _fix(error: OSError) -> str:
+    """What the reader can do where a disk refuses."""
+    return _FIXES.get(error.errno or 0, "see that the disk is well, or choose another folder")
 
 
 def move(source: Path, target: Path) -> None:
@@ -76,14 +112,12 @@ def move(source: Path, target: Path) -> None:
     GroundswellError
         When the disk refuses; the file then still has its old name.
     """
-    try:
+    with refusing("could not write a file", target):
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)  # noqa: PTH105 - as in `replacing`
         sync_folder(target.parent)
         if source.parent != target.parent:
             sync_folder(source.parent)
-    except OSError as error:
-        raise _refused(target, error) from error
 
 
 def remove(path: Path) -> None:
@@ -94,12 +128,10 @@ def remove(path: Path) -> None:
     GroundswellError
         When the disk refuses.
     """
-    try:
+    with refusing("could not delete a file", path):
         if path.exists():
             path.unlink()
             sync_folder(path.parent)
-    except OSError as error:
-        raise _refused(path, error) from error
 
 
 @contextmanager
@@ -138,7 +170,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
             "could not write a folder",
             where=target,
             why=error.strerror or str(error),
-            fix="free some space or choose another folder; what stood there before still stands",
+            fix=f"{_fix(error)}; what stood there before still stands",
         ) from error
 
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from groundswell.errors import BusyError
+from groundswell.errors import BusyError, GroundswellError
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,25 @@ def held(path: Path, busy: str, *, shared: bool = False, patience: float = 0.0) 
 
     On file systems of several machines this needs one that knows ``flock`` (NFS 4, Lustre mounted with ``flock``);
     where one does not, that is said in the log. ``patience`` is how many seconds to wait for another holder.
+    `GroundswellError` where the disk refuses the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as handle:
+    with _opened(path) as handle:
         if os.name == "posix":
             _lock(handle.fileno(), path, busy, shared, time.monotonic() + patience)
         yield
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        raise GroundswellError(
+            "could not make a lock file",
+            where=path,
+            why=error.strerror or str(error),
+            fix="choose a folder that can be written to, on a disk with space left",
+        ) from error
 
 
 def _lock(descriptor: int, path: Path, busy: str, shared: bool, until: float) -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import crash
+from groundswell import backbones
 from groundswell.ablation import runs, study
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import Archive
@@ -30,7 +31,8 @@ from groundswell.errors import DataError, DivergedError
 from groundswell.locks import LOCK_FILE, held
 from groundswell.training import loop
 from groundswell.training.pruning import Pruner
-from training.tiny import Waves, make_archive, tiny_recipe
+from groundswell.training.run_directory import read_metrics
+from training.tiny import METHODS, Waves, make_archive, tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,30 @@ def resumptions(study: Path, cell: str) -> list[int | None]:
     """The steps at which the run of a cell with seed 0 was taken up."""
     (run,) = study.glob(f"runs/{cell}-s0-*/run")
     return [life["resumed_at"] for life in json.loads((run / "environment.json").read_text())]
+
+
+def test_a_cell_may_change_a_term_of_the_loss(
+    archive: Archive, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(backbones.VIT_SIZES, "ti", (48, 2, 3))
+    recipe = tiny_recipe(length={"steps": 2}, health={"grace": 1.0}, **METHODS["dinov2"])
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    cells = {"no iBOT": {"method.ibot_weight": 0}, "more KoLeo": {"method.koleo_weight": 1}}
+    values = yaml.safe_load(grid.read_text()) | {"base": "base.yaml", "seeds": [0], "controls": ["statistics"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values | {"changes": cells}))
+    result = ablate(archive, tmp_path / "study.yaml", tmp_path / "study")
+    assert result.exit_code == 0, result.output
+    found = {}
+    for cell in ("base", "no-iBOT", "more-KoLeo"):
+        (run,) = tmp_path.glob(f"study/runs/{cell}-s0-*/run")
+        method = yaml.safe_load((run / "resolved.yaml").read_text())["method"]
+        found[cell] = (method, read_metrics(run / "metrics.jsonl")[0])
+    method, first = found["base"]
+    assert found["no-iBOT"][0] == method | {"ibot_weight": 0.0}
+    assert found["more-KoLeo"][0] == method | {"koleo_weight": 1.0}
+    # The first batch is the same in all, and so are the weights it meets. Rounding: of float32, 1e-7 of the loss.
+    assert first["loss"] - found["no-iBOT"][1]["loss"] == pytest.approx(1.0 * first["ibot_loss"], abs=1e-5)
+    assert found["more-KoLeo"][1]["loss"] - first["loss"] == pytest.approx(0.9 * first["koleo_loss"], abs=1e-5)
 
 
 @pytest.fixture
@@ -364,11 +390,81 @@ def test_a_leaking_split_or_an_unknown_target_is_refused_before_anything_runs(
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ({"metric": "foo"}, "no metric 'foo' for classification"),
+        ({"metric": "rmse"}, "no metric 'rmse' for classification"),
+        ({"k": [0]}, "setting 'probe.k.0'"),
+        ({"k": []}, "setting 'probe.k'"),
+        ({"protocols": []}, "setting 'probe.protocols'"),
+        ({"seed": -1}, "setting 'probe.seed'"),
+        ({"cv": None}, "setting 'probe.folds'"),
+        ({"split": "split"}, "exclude each other"),
+        ({"both": True}, "each model alone"),
+    ],
+)
+def test_a_probe_that_cannot_be_is_refused_before_anything_runs(
+    archive: Archive, grid: Path, tmp_path: Path, probe: dict[str, Any], message: str, extra: list[str]
+) -> None:
+    values = yaml.safe_load(grid.read_text()) | {"base": str(grid.parent / "tiny.yaml")}
+    values["probe"] |= probe
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
+    result = ablate(archive, tmp_path / "grid.yaml", tmp_path / "study", *extra)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_folds_that_leave_one_class_to_learn_are_refused_before_anything_runs(
+    archive: Archive, grid: Path, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(grid.read_text()) | {"base": str(grid.parent / "tiny.yaml")}
+    first = str(archive.catalogue["label_pattern"].iloc[0])
+    values["probe"] |= {"group": "pattern", "where": f"label_pattern != {first!r}"}  # two classes are left
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
+    result = ablate(archive, tmp_path / "grid.yaml", tmp_path / "study")
+    assert result.exit_code == 3, result.output
+    assert "the training rows of a fold have one class only" in result.stderr
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+@pytest.mark.parametrize("place", ["file", "file/study", "file/deep/study"])
+def test_a_file_in_the_way_of_the_study_is_named(
+    archive: Archive, grid: Path, tmp_path: Path, place: str, extra: list[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = ablate(archive, grid, tmp_path / place, *extra)
+    assert result.exit_code == 2, result.output
+    assert "a file is where the folder of the study is to be" in result.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("function", "fix"), [("pretrain", "try the base alone"), ("run_probe", "the trainings are kept: change the probe")]
+)
+def test_where_every_run_fails_the_first_reason_is_told_and_what_is_to_be_mended(
+    archive: Archive, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, fix: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DataError("it failed", why="of this", fix="mend that")
+
+    monkeypatch.setattr(runs, function, fail)
+    result = ablate(archive, single, tmp_path / "study")
+    assert result.exit_code == 1, result.output
+    told = result.stderr[result.stderr.index("error: all 2 runs of the study failed") :].splitlines()
+    assert told[2:4] == ["    why: it failed (of this)", "    fix: mend that"]
+    assert fix in told[4]
+
+
 def test_another_folder_is_not_written_into(archive: Archive, grid: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    result = ablate(archive, grid, tmp_path)
-    assert result.exit_code == 2
-    assert "something else" in result.stderr
+    for extra in ([], ["--dry-run"]):
+        result = ablate(archive, grid, tmp_path, *extra)
+        assert result.exit_code == 2
+        assert "something else" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 

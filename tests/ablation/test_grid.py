@@ -47,12 +47,29 @@ def test_cells_are_the_base_the_changes_and_every_combination(tmp_path: Path) ->
     assert [grid.cells[1].with_seed(seed).seed for seed in grid.settings.seeds] == [0, 1, 2]
 
 
-def test_a_base_is_looked_for_beside_its_grid(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(
-        yaml.safe_dump({"name": "m", "optimiser": {"name": "adamw", "lr": 1e-3}, "length": {"steps": 3}})
-    )
-    grid = read_grid(write(tmp_path, base="mine.yaml", changes={"larger": {"batch_size": 512}}))
+def test_a_base_is_looked_for_beside_its_grid_and_terms_of_its_loss_can_be_left_out(tmp_path: Path) -> None:
+    mine = {"name": "m", "optimiser": {"name": "adamw", "lr": 1e-3}, "length": {"steps": 3}}
+    mine |= {"method": {"name": "dinov2"}, "backbone": {"name": "vit-s/16"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    axes = {
+        "patches": {"no iBOT": {"method.ibot_weight": 0}, "half iBOT": {"method.ibot_weight": 0.5}},
+        "spread": {"no KoLeo": {"method.koleo_weight": 0}},
+    }
+    grid = read_grid(write(tmp_path, base="mine.yaml", changes=axes["patches"] | axes["spread"], product=axes))
     assert grid.cells[0].recipe.name == "m"
+    base = dict(flatten(grid.cells[0].recipe.model_dump(mode="json")))
+    differing = {
+        cell.name: {k: v for k, v in flatten(cell.recipe.model_dump(mode="json")) if base[k] != v}
+        for cell in grid.cells
+    }
+    assert differing == {
+        "base": {},
+        "no iBOT": {"method.ibot_weight": 0.0},
+        "half iBOT": {"method.ibot_weight": 0.5},
+        "no KoLeo": {"method.koleo_weight": 0.0},
+        "no iBOT, no KoLeo": {"method.ibot_weight": 0.0, "method.koleo_weight": 0.0},
+        "half iBOT, no KoLeo": {"method.ibot_weight": 0.5, "method.koleo_weight": 0.0},
+    }
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[CliRunner]:
     def fail(kind: str) -> app.Outcome:
         if kind == "interrupt":
             raise KeyboardInterrupt
+        if kind == "disk":
+            raise OSError(30, "Read-only file system", "a.png")
+        if kind == "pipe":
+            raise BrokenPipeError(32, "Broken pipe")
         raise {"usage": UsageError, "data": DataError, "signal": StoppedBySignal, "bug": ZeroDivisionError}[kind](
             *(["what failed"] if kind != "bug" else []),
             **({"where": "a.png", "why": "line one\nline two", "fix": "do this"} if kind != "bug" else {}),
@@ -115,6 +119,19 @@ def test_errors_are_told_on_standard_error_without_a_traceback(runner: CliRunner
 def test_debug_shows_the_traceback_and_bugs_are_never_hidden(runner: CliRunner) -> None:
     assert isinstance(runner.invoke(app.application, ["fail", "data", "--debug"]).exception, DataError)
     assert isinstance(runner.invoke(app.application, ["fail", "bug"]).exception, ZeroDivisionError)
+
+
+def test_a_refusal_of_the_system_is_no_traceback(runner: CliRunner) -> None:
+    result = runner.invoke(app.application, ["fail", "disk"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[:3] == [
+        "error: the system refused to read or write",
+        "  where: a.png",
+        "    why: Read-only file system",
+    ]
+    assert "--debug" in result.stderr
+    assert isinstance(runner.invoke(app.application, ["fail", "disk", "--debug"]).exception, OSError)
+    assert runner.invoke(app.application, ["fail", "pipe"]).stderr == ""  # nobody reads it
 
 
 def test_interruption_has_the_code_of_the_shell(runner: CliRunner) -> None:

@@ -19,6 +19,7 @@ from groundswell.cli.app import application
 from groundswell.encoder.directory import save_model
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.evaluation import attention
 from groundswell.report.attention import choose_rows
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 
@@ -99,6 +100,8 @@ def test_rows_are_spread_over_the_classes_or_as_given(archive: Archive) -> None:
         (["--block", "12"], 3, "blocks 0 to 11"),
         (["--rows", "sim-9"], 2, "no imagette 'sim-9'"),
         (["--rows", "40"], 2, "positions from 0 to 39"),
+        (["--rows", ","], 2, "names no image"),
+        (["--rows", ""], 2, "names no image"),
         (["--where", "split == 'none'"], 2, "holds for none"),
     ],
 )
@@ -118,3 +121,15 @@ def test_a_control_without_patches_and_a_file_that_is_no_picture_are_refused(
     assert (result.exit_code, "no patches" in result.stderr) == (2, True)
     result = attend(models / "vit", archive.path, "-o", tmp_path / "s.txt")
     assert (result.exit_code, ".png" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["file/s.png", "file/deep/s.png", "folder.png"])
+def test_a_sheet_that_cannot_be_written_is_refused_before_anything_is_scored(
+    archive: Archive, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.setattr(attention, "score_attention", lambda *_, **__: pytest.fail("scored"))
+    result = attend(models / "vit", archive.path, "-o", tmp_path / name)
+    assert result.exit_code == 1, result.output
+    assert "could not write a file" in result.stderr

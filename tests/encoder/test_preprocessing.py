@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -201,6 +202,38 @@ def test_another_spacing_is_refused_unless_allowed() -> None:
     allowed = chain.model_copy(update={"spacing_tolerance": math.inf})
     assert allowed.hash == chain.hash
     assert allowed(pixels, VV_DB, far).shape == (2, 1, 16, 16)
+
+
+BOTH_DB = (*VV_DB, Channel("VH", Quantity.SIGMA0_DB))
+
+
+@pytest.mark.parametrize(
+    ("channels", "columns", "refusal"),
+    [
+        (BOTH_DB, {}, None),
+        (BOTH_DB, {"incidence_near_deg": [22.0, np.nan, 22.0], "incidence_deg": 23.0}, None),
+        (BOTH_DB, {"range_spacing_m": [50.0, 50.0, 100.0]}, r"range_spacing_m of i2: 100 m \(1 such\)"),
+        (BOTH_DB, {"incidence_far_deg": [24.5, np.nan, np.nan]}, r"i1 \(2 of 3 images\)"),
+        (BOTH_DB, {"incidence_near_deg": [22.0, -2.0, 22.0]}, "between 0 and 90"),  # 20 degrees at the centre
+        (BOTH_DB, {"incidence_far_deg": [24.5, 24.5, 91.0]}, "between 0 and 90"),
+        ((Channel("VV", Quantity.QUICKLOOK),), {}, "quicklook cannot become roughness_db"),
+        ((Channel("VH", Quantity.SIGMA0_DB),), {}, "the encoder takes the channels VV"),
+    ],
+)
+def test_what_pixels_would_be_refused_for_is_known_from_their_rows(
+    channels: tuple[Channel, ...], columns: dict[str, object], refusal: str | None
+) -> None:
+    chain, catalogue = made_for(Quantity.ROUGHNESS_DB), rows(3, **columns)
+    pixels = np.full((3, len(channels), 16, 16), 1.0, np.float32)
+    for check in (lambda: chain.check(channels, catalogue), lambda: chain(pixels, channels, catalogue)):
+        with nullcontext() if refusal is None else pytest.raises(DataError, match=refusal):
+            check()
+
+
+def test_rows_without_incidence_are_taken_where_none_is_needed() -> None:
+    unknown = rows(2, incidence_near_deg=np.nan)
+    made_for(Quantity.SIGMA0_DB).check((Channel("VV", Quantity.SIGMA0),), unknown)
+    made_for(Quantity.ROUGHNESS_DB).check((Channel("VV", Quantity.ROUGHNESS_DB),), unknown)
 
 
 def test_the_hash_names_everything_that_decides_a_number() -> None:

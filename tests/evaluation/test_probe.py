@@ -410,6 +410,14 @@ def test_mistakes_are_explained(files):
         (["--target", "type", "--metric", "acuracy"], 2, "did you mean 'accuracy'"),
         (["--target", "type", "--protocol", "mlp"], 2, "'knn' or 'linear'"),
         (["--target", "type", "--cv", "group", "--split", "split"], 2, "exclude each other"),
+        (["--target", "type", "--folds", "3"], 2, "give cv (--cv group) too"),
+        (["--target", "type", "--metric", "rmse"], 2, "no metric 'rmse' for classification"),
+        (["--target", "type", "--k", "0"], 2, "greater than or equal to 1"),
+        (["--target", "type", "--k", "20,0"], 2, "setting 'k.1'"),
+        (["--target", "type", "--k", ","], 2, "setting 'k'"),
+        (["--target", "type", "--protocol", ","], 2, "setting 'protocols'"),
+        (["--target", "type", "--seed", "-1"], 2, "greater than or equal to 0"),
+        (["--target", "type", "--seed", str(2**63)], 2, "less than"),
         (["--target", "type", "--task", "regression"], 3, "not numbers"),
         (["--target", "label_type", "--where", "label_type == 'Cargo'"], 3, "one class only"),
     ):
@@ -418,6 +426,14 @@ def test_mistakes_are_explained(files):
         assert text in done.output
         assert not (files / "results").exists()
     assert "two tables are called 'model'" in _run("probe", model, model, "-t", "type", "-o", files / "r").output
+
+
+def test_training_rows_of_one_class_are_refused_before_anything_is_fitted(frame, tables, monkeypatch):
+    monkeypatch.setattr("groundswell.evaluation.probe.estimator", lambda *_: pytest.fail("fitted"))
+    split = frame["split"].where((frame["split"] != "train") | (frame["label_type"] == "Tug"))
+    table = EmbeddingTable(tables["model"].vectors, frame.assign(split=split), tables["model"].header)
+    with pytest.raises(DataError, match="the training rows of a fold have one class only"):
+        run_probe({"model": table}, ProbeSettings(targets=("type",), split="split", draws=100))
 
 
 def test_unequal_classes_are_judged_by_balanced_accuracy_and_weighted_alike(frame, tables):

@@ -145,6 +145,24 @@ def test_what_cannot_be_shown_is_a_usage_error(
     assert not (tmp_path / "s.png").exists()
 
 
+def test_the_help_names_every_ending_that_may_be_given(archive: Archive, tmp_path: Path) -> None:
+    shown = CliRunner().invoke(application, ["views", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    for ending in (".png", ".jpg", ".jpeg", ".webp"):
+        assert ending in shown
+        page = tmp_path / f"s{ending}"
+        show_views(archive, tiny_recipe(), page, count=1)
+        assert Image.open(page).format == {".png": "PNG", ".webp": "WEBP"}.get(ending, "JPEG")
+    gif = CliRunner().invoke(application, ["views", str(archive.path), "-r", "demo", "-o", str(tmp_path / "s.gif")])
+    assert "end its name in .png, .jpg, .jpeg, .webp" in gif.stderr
+
+
+def test_a_sheet_below_a_file_is_refused(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = ["views", str(archive.path), "-r", "demo", "-o", str(tmp_path / "file" / "deep" / "s.png")]
+    result = CliRunner().invoke(application, command)
+    assert (result.exit_code, "could not write a file" in result.stderr) == (1, True), result.output
+
+
 def test_an_archive_beside_another_is_refused(archive: Archive, tmp_path: Path) -> None:
     both = ["views", str(archive.path), str(archive.path), "--recipe", "demo", "-o", str(tmp_path / "s.png")]
     result = CliRunner().invoke(application, both)

@@ -1,11 +1,16 @@
-"""Views know what the preprocessing makes of the pixels."""
+"""Views know what the preprocessing makes of the pixels; a bad row is refused from the catalogue."""
+
+import logging
+from typing import Any
 
 import pytest
 
+from groundswell.archive.reader import Archive
 from groundswell.encoder.preprocessing import ChannelInput, PreprocessingSettings
-from groundswell.errors import UsageError
+from groundswell.errors import ArchiveError, DataError, UsageError
 from groundswell.physics.imagette import Channel, Quantity
-from groundswell.training.building import build_views, fitted
+from groundswell.training.building import build_views, check_fits, fitted
+from groundswell.training.data import warn_of_gaps
 from groundswell.views import MultiCrop, ViewSettings
 from training.tiny import tiny_recipe
 
@@ -87,3 +92,47 @@ def test_what_local_views_cannot_do_is_said_of_local_views() -> None:
     )
     with pytest.raises(UsageError, match=r"\(local_views\.solarise\.p=0\)"):
         build_views(recipe, channels(Quantity.SIGMA0_DB))
+
+
+def with_row(archive: Archive, row: int, **changes: float) -> Archive:
+    """The archive, known to be of 50 m at 23 degrees, with one row changed."""
+    catalogue = archive.catalogue.assign(range_spacing_m=50.0, incidence_deg=23.0)
+    for column, value in changes.items():
+        catalogue.loc[row, column] = value
+    return Archive(archive.path, archive.schema.model_copy(update={"spacing_m": 50.0}), catalogue, archive.records)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"range_spacing_m": 100.0}, r"range_spacing_m of w0030: 100 m \(1 such\)"),
+        ({"incidence_deg": float("nan")}, r"w0030 \(1 of 48 images\)"),
+        ({"incidence_deg": 95.0}, "between 0 and 90"),
+    ],
+)
+def test_a_bad_row_anywhere_is_refused_from_the_catalogue(archive: Archive, changes: dict[str, Any], why: str) -> None:
+    recipe = tiny_recipe(where=None, preprocessing={"quantity": "sigma0_db"})
+    whole = with_row(archive, 30)
+    check_fits(recipe, [whole])
+    for archives in ([with_row(archive, 30, **changes)], [whole, with_row(archive, 30, **changes)]):
+        with pytest.raises(DataError, match=why):
+            check_fits(recipe, archives)
+    spared = tiny_recipe(where="id != 'w0030'", preprocessing={"quantity": "sigma0_db"})
+    check_fits(spared, [with_row(archive, 30, **changes)])
+
+
+@pytest.mark.parametrize("where", [None, "split == 'train'"])
+def test_an_archive_without_images_is_called_empty_or_incomplete(archive: Archive, where: str | None) -> None:
+    empty = Archive(archive.path, archive.schema, archive.catalogue.iloc[:0], ())
+    with pytest.raises(ArchiveError, match="no image to train on") as caught:
+        check_fits(tiny_recipe(where=where), [empty])
+    assert str(archive.path) in (caught.value.where or "")
+    assert "groundswell stats ARCHIVE --verify" in (caught.value.fix or "")
+
+
+def test_an_archive_that_lacks_a_part_is_warned_of(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
+    torn = Archive(archive.path, archive.schema, archive.catalogue.iloc[:40], archive.records[:2])
+    with caplog.at_level(logging.WARNING):
+        warn_of_gaps([archive, torn])
+    (record,) = caplog.records
+    assert f"{archive.path} is incomplete: it has 2 of 3 shards" in record.getMessage()

@@ -9,6 +9,7 @@ from groundswell.errors import CollapsedError, DivergedError
 from groundswell.methods.dino import DINO
 from groundswell.methods.mae import MAE
 from groundswell.methods.simclr import SimCLR
+from groundswell.training.checkpoint import Score
 from groundswell.training.health import Health, HealthSettings, effective_rank, feature_spread
 
 
@@ -126,6 +127,23 @@ def test_an_autoencoder_that_predicts_means_is_told_of_once_late_and_never_stopp
     assert health.well
     assert health.judge_features({"explained": -0.004}, 0.8, 4, "none") is None
     assert Health(HealthSettings(), SimCLR.watched).judge_features(HEALTHY, 0.9, 1, "none") is None
+
+
+def test_a_score_that_falls_to_half_of_its_best_is_told_of_once_a_fall_and_never_stopped() -> None:
+    health = Health(HealthSettings(patience=1, grace=0.0))
+    scores = (0.5, 0.8, 0.41, 0.4, 0.1, 0.5, 0.3, 1.0, 0.41)
+    told = [health.judge_score(Score("kNN", score)) for score in scores]
+    assert [text is not None for text in told] == [*[False] * 3, True, False, False, True, False, True]
+    assert "kNN has fallen to 0.4, half of its best (0.8)" in (told[3] or "")
+    assert "best (1)" in (told[8] or "")
+    assert health.well
+    assert health.judge_score(Score("another", 0.2)) is None  # cannot be compared
+    assert not health.fallen
+
+
+def test_a_score_that_was_never_above_zero_has_no_half() -> None:
+    health = Health(HealthSettings())
+    assert [health.judge_score(Score("minus a loss", score)) for score in (-1.0, -5.0, 0.0, 0.0)] == [None] * 4
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf), (math.inf, math.nan)])

@@ -3,11 +3,14 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +144,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
     assert rows(output) == rows(undisturbed[variant])
 
 
-@pytest.mark.parametrize("dropped", ["optimiser", "index", "method"])
+@pytest.mark.parametrize("dropped", ["optimiser", "epoch", "index", "method"])
 def test_negative_control_a_resume_that_forgets_something_ends_elsewhere(
     archive: Archive, undisturbed: dict[str, Path], output: Path, dropped: str
 ) -> None:
@@ -152,6 +155,8 @@ def test_negative_control_a_resume_that_forgets_something_ends_elsewhere(
     state = found[1]
     if dropped == "optimiser":
         state["optimiser"]["state"] = {}
+    elif dropped == "epoch":
+        state["at"]["epoch"] = 0
     elif dropped == "index":
         state["at"]["index"] = 1 - state["at"]["index"]
     else:
@@ -159,6 +164,46 @@ def test_negative_control_a_resume_that_forgets_something_ends_elsewhere(
     store.save(4, state)
     pretrain([archive], tiny_recipe(), output, resume=True)
     assert weights(output) != weights(undisturbed["plain"])
+
+
+def test_what_a_loss_draws_from_torch_s_own_state_goes_on_after_a_resume(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SimCLR.loss
+
+    def noisy(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        return plain(self, images + torch.randn_like(images), keys)
+
+    monkeypatch.setattr(SimCLR, "loss", noisy)
+    pretrain([archive], tiny_recipe(), tmp_path / "whole")
+    pretrain_until(3, archive, tiny_recipe(), tmp_path / "stopped", "signal")
+    shutil.copytree(tmp_path / "stopped", tmp_path / "forgetful")
+    store = Checkpoints(tmp_path / "forgetful" / "checkpoints")
+    found = store.newest()
+    assert found is not None
+    state = found[1]
+    state["torch_rng"] = torch.Generator().manual_seed(tiny_recipe().seed).get_state()[None]  # as a run begins
+    store.save(4, state)
+    for name in ("stopped", "forgetful"):
+        assert pretrain([archive], tiny_recipe(), tmp_path / name, resume=True).resumed_at == 4
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+    assert weights(tmp_path / "forgetful") != weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])  # by two, a step lies in both epochs
+def test_no_image_is_seen_twice_in_the_same_views(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    plain, seen = SimCLR.loss, []
+
+    def recording(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        seen.extend(keys.tolist())
+        return plain(self, images, keys)
+
+    monkeypatch.setattr(SimCLR, "loss", recording)
+    pretrain([archive], tiny_recipe(batch_size=12, accumulate=accumulate, length={"epochs": 2}), output)
+    assert len(seen) == len(set(seen)) == 72  # two epochs of three batches, which hold every image
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
@@ -399,6 +444,65 @@ def test_one_bad_batch_is_skipped_and_the_statistics_of_the_norms_recover(
     assert all(bool(torch.isfinite(t).all()) for t in load(output / "model").backbone.state_dict().values())
 
 
+def explode(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
+    """Have the loss of the steps for which ``when`` holds be a million times too large, but finite."""
+    plain, calls = SimCLR.loss, iter(range(1, 1000))
+
+    def exploding(self: SimCLR, images: Tensor, keys: Tensor) -> Any:
+        loss, observed = plain(self, images, keys)
+        return loss * (1e6 if when(next(calls)) else 1.0), observed
+
+    monkeypatch.setattr(SimCLR, "loss", exploding)
+
+
+def test_one_loss_that_explodes_is_skipped_and_changes_nothing(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[dict[str, Tensor]] = []
+    plain = loop.step
+
+    def recording(session: Session, rate: float, clock: Clock) -> Any:
+        held = session.optimiser.state_dict()["state"]
+        moments = {f"{i}.{name}": value for i, of in held.items() for name, value in of.items()}
+        states.append({name: value.clone() for name, value in (session.method.state_dict() | moments).items()})
+        return plain(session, rate, clock)
+
+    monkeypatch.setattr(loop, "step", recording)
+    explode(monkeypatch, lambda step: step == 3)
+    report = pretrain([archive], tiny_recipe(), output)
+    assert [row["skipped_steps"] for row in rows(output)] == [0, 0, 1, 1, 1, 1, 1]
+    assert rows(output)[2]["loss"] > 1e5
+    assert (report.steps, len(states)) == (7, 7)
+    changed = [
+        {name for name in after if not torch.equal(before[name], after[name])} for before, after in pairwise(states[1:])
+    ]
+    assert changed[1] == set()
+    for names in (changed[0], *changed[2:]):
+        assert {"backbone.conv1.weight", "backbone.bn1.running_mean", "0.exp_avg"} <= names
+    assert "step 3 is skipped" in (output / "run.log").read_text()
+
+
+def test_a_loss_that_stays_exploded_stops_the_run_which_goes_on_once_it_is_mended(
+    archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(health={"max_skipped": 3}, length={"steps": 10})
+    with monkeypatch.context() as patch:
+        explode(patch, lambda step: step > 4)
+        with pytest.raises(DivergedError, match="4 steps in a row had a loss that has exploded") as caught:
+            pretrain([archive], recipe, output)
+    assert caught.value.where == "step 8; last good checkpoint: step-00000003.pt"
+    figures = re.fullmatch(r"loss ([\d.]+), at the first step ([\d.]+); gradient norm [\d.]+", caught.value.why or "")
+    assert figures is not None
+    assert float(figures[1]) > 1e5
+    assert float(figures[2]) == pytest.approx(rows(output)[0]["loss"], abs=1e-7)  # metrics have eight decimals
+    assert "--resume" in (caught.value.fix or "")
+    last = rows(output)[-1]
+    assert (last["step"], last["loss"] > 1e5, last["skipped_steps"]) == (7, True, 3)
+    assert Checkpoints(output / "checkpoints").steps() == [3]  # none was saved while the run was ill
+    report = pretrain([archive], recipe, output, resume=True)
+    assert (report.resumed_at, report.steps, report.metrics["skipped_steps"]) == (3, 10, 0)
+
+
 def test_a_backbone_that_returns_constants_is_stopped_as_collapsed(
     archive: Archive, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,6 +585,26 @@ def test_what_does_not_fit_is_refused_before_images_are_read(
     with pytest.raises((UsageError, DataError), match=why):
         pretrain([archive], tiny_recipe(**changes), output)
     assert not (output / "resolved.yaml").exists()
+
+
+def test_a_model_to_start_from_that_does_not_fit_is_refused_before_images_are_read(
+    archive: Archive, undisturbed: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: Feed) -> None:
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(Feed, "_preload", read)
+    wider = tiny_recipe(backbone={"name": "resnet18", "width": 8})
+    for recipe, init in ((tiny_recipe(), output / "none"), (wider, undisturbed["plain"] / "model")):
+        with pytest.raises(ModelError, match=r"no model here|another backbone"):
+            pretrain([archive], recipe, output, init=init)
+    assert not (output / "resolved.yaml").exists()
+
+
+def test_an_archive_that_lacks_a_part_is_trained_on_and_the_log_says_so(archive: Archive, output: Path) -> None:
+    torn = Archive(archive.path, archive.schema, archive.catalogue.iloc[:40], archive.records[:2])
+    pretrain([torn], tiny_recipe(length={"steps": 1}), output)
+    assert f"WARNING {archive.path} is incomplete" in (output / "run.log").read_text()
 
 
 def test_a_second_archive_that_does_not_fit_is_refused_at_once(archive: Archive, tmp_path: Path, output: Path) -> None:
@@ -717,6 +841,28 @@ def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(
     best = read_checkpoint(output / "checkpoints" / "step-00000003.pt")
     for name, tensor in load(output / "model-best").backbone.state_dict().items():
         assert torch.equal(tensor, best["method"][f"backbone.{name}"]), name
+
+
+def test_a_score_that_falls_to_half_of_its_best_is_warned_of_once_over_two_lives(
+    archive: Archive, output: Path
+) -> None:
+    scores = iter([0.2, 0.9, 0.45, 0.3, 0.5])
+
+    def judge(encoder: Encoder) -> float:
+        score = next(scores)
+        if score == 0.45:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score
+
+    with pytest.raises(StoppedBySignal):
+        pretrain([archive], tiny_recipe(), output, monitor=Monitor("given", judge))
+    report = pretrain([archive], tiny_recipe(), output, resume=True, monitor=Monitor("given", judge))
+    assert (report.resumed_at, report.steps) == (4, 7)
+    fallen = [(row["monitor"], row["monitor_fallen"]) for row in rows(output) if "monitor" in row]
+    assert fallen == [(0.2, False), (0.9, False), (0.45, True), (0.3, True), (0.5, False)]
+    told = [line for line in (output / "run.log").read_text().splitlines() if "has fallen" in line]
+    assert len(told) == 1
+    assert "WARNING step 4: given has fallen to 0.45, half of its best (0.9)" in told[0]
 
 
 def test_a_signal_just_after_resuming_does_not_put_the_checkpoint_at_risk(

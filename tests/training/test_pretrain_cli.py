@@ -15,6 +15,7 @@ from groundswell.cli import verbs  # noqa: F401 - registers the verbs
 from groundswell.cli.app import application
 from groundswell.cli.pretrain import split_inputs
 from groundswell.config import parse_yaml, read_recipe, recipe_names, validate
+from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.recipe import Recipe, resolve_recipe
 
 SMALL = ["backbone.width=4", "view_size=32", "batch_size=16", "length.steps=3", "log_steps=1", "precision=fp32"]
@@ -89,6 +90,18 @@ def test_a_job_of_slurm_goes_on_with_what_was_asked(
         code, _, err = invoke(*wrong)
         assert (code, why in err) == (2, True), err
     assert invoke(*words, *slurm, "--resume")[0] == 0
+    gone = ("--init", tmp_path / "gone")
+    code, _, err = invoke(*words, *slurm, "--resume", *gone)
+    assert (code, "there is no model here" in err) == (3, True), err
+    Checkpoints(output / "checkpoints").save(1, {})
+    assert invoke(*words, *slurm, "--resume", *gone)[0] == 0  # the run has weights of its own
+
+
+def test_a_settings_file_that_is_not_utf_8_is_named(archive: Archive, output: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("description: größer".encode("latin-1"))
+    code, _, err = invoke("pretrain", archive.path, "-r", "demo", "-o", output, "--config", path)
+    assert (code, "not UTF-8" in err, str(path) in err) == (2, True, True), err
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "views"])
@@ -114,8 +127,18 @@ def test_print_config_shows_origins_and_touches_nothing(archive: Archive, output
     code, out, _ = invoke("pretrain", archive.path, *SMALL, "-r", "demo", "-o", output, "--print-config")
     assert code == 0
     assert not output.exists()
-    assert "  width: 4" in out
     assert validate(Recipe, parse_yaml(out, "printed")).batch_size == 16
+    for line, origin in (
+        ("  width: 4", "command line"),
+        ("  temperature: 0.1", "recipe demo"),
+        ("  flip_azimuth: ", "policy ocean"),
+        ("  max_growth: 10.0", "default"),
+    ):
+        (found,) = re.findall(rf"^ *{re.escape(line)}.*# (.*)$", out, re.MULTILINE)
+        assert found == origin, line
+    _, out, _ = invoke("pretrain", *SMALL, "-r", "demo", "-o", output, "--print-config", "--json")
+    origins = json.loads(out)["origins"]
+    assert (origins["backbone.width"], origins["method.temperature"]) == ("command line", "recipe demo")
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,33 @@ def test_a_setting_that_would_do_nothing_or_fail_late_is_refused(override: str, 
         resolve_recipe([("recipe base", BASE)], [override])
     below = {**BASE, "pruning": {"rule": "balanced", "keep": 0.3}}
     assert resolve_recipe([("recipe base", below)], ["pruning.rule=none"])[0].pruning.rule == "none"
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("optimiser.lr=-1", "bad value for the setting 'optimiser.lr'"),
+        ("optimiser.betas=[0.9, 2]", "bad value for the setting 'optimiser.betas.1'"),
+        ("optimiser.adamw=1", "unknown setting 'optimiser.adamw'"),
+        ("method.momentum=0.3", "unknown setting 'method.momentum'"),
+        ("backbone.pooling=sum", "bad value for the setting 'backbone.pooling'"),
+        ("preprocessing.channels=[]", "bad value for the setting 'preprocessing.channels'"),
+        ("preprocessing.channels=[VV, VV]", "bad value for the setting 'preprocessing.channels'"),
+    ],
+)
+def test_a_fault_names_the_setting_as_it_is_written(override: str, what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_recipe([("recipe base", BASE)], [override])
+    assert caught.value.what == what
+
+
+def test_a_value_that_no_part_of_a_union_takes_is_told_of_all() -> None:
+    with pytest.raises(ConfigError, match=r"'mean' or 'stages'; .*'class' or 'stages'"):
+        resolve_recipe([("recipe base", BASE)], ["backbone.pooling=sum"])
+
+
+def test_the_advice_for_a_run_without_a_length_is_not_what_led_to_it() -> None:
+    with pytest.raises(ConfigError, match=r"given: none\); one given on the command line replaces") as caught:
+        resolve_recipe([("recipe base", BASE)], ["length.steps=null"])
+    assert "null" not in (caught.value.why or "")
+    assert resolve_recipe([("recipe base", BASE)], ["length.minutes=2"])[0].length.steps is None

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from groundswell.config import Settings, parse_override, parse_yaml, read_recipe, validate
+from groundswell.config import Settings, parse_override, parse_yaml, read_recipe, read_text, validate
 from groundswell.errors import ConfigError, did_you_mean
 from groundswell.evaluation.cases import ProbeSettings
 from groundswell.training.recipe import Recipe, resolve_recipe
@@ -132,7 +132,7 @@ def read_grid(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     if name in known:
         text = (resources.files("groundswell") / "recipes" / "grids" / f"{name}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
-        text, folder = path.read_text(encoding="utf-8"), path.parent
+        text, folder = read_text(path), path.parent
     else:
         raise ConfigError(
             f"no grid is called {name!r}",

@@ -41,7 +41,7 @@ from groundswell.errors import (
 )
 from groundswell.evaluation.cases import ProbeSettings, make_case
 from groundswell.evaluation.controls import StatisticsEmbedder
-from groundswell.evaluation.probe import run_probe
+from groundswell.evaluation.probe import check, run_probe
 from groundswell.evaluation.results import for_json
 from groundswell.evaluation.targets import read_target
 from groundswell.training.building import check_fits, preprocessing_of
@@ -131,10 +131,16 @@ def _key(probe: ProbeSettings) -> str:
 
 
 def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
-    """Refuse targets that are not there and splits that leak before, not after, hours of training."""
+    """Refuse targets and metrics that are not there and splits that leak before, not after, hours of training."""
+    if probe.both:
+        raise UsageError(
+            "an ablation probes each model alone",
+            where="probe: both",
+            fix="leave it out: the statistics stand beside, as a control",
+        )
     frame = pd.concat([archive.where(probe.where).catalogue for archive in archives], ignore_index=True)
     for name in probe.targets:
-        make_case(frame, read_target(frame, name, probe.task), probe)
+        check(make_case(frame, read_target(frame, name, probe.task), probe), probe)
 
 
 def _check(cell: Cell, archives: Sequence[Archive]) -> None:

@@ -64,31 +64,57 @@ def run_study(
     Raises
     ------
     UsageError
-        When ``output`` holds something else, or another process works there.
+        When ``output`` holds something else, or a file is in its way, or another process works there.
     TrainingError
         When every run failed.
     StoppedBySignal
         After SIGTERM or Ctrl-C; the same call goes on.
     """
-    folder = Path(output)
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if there - {LOCK_FILE} and not there & {"runs", RESULTS}:
-        raise UsageError(
-            "there is something else at the place of the study", where=folder, fix="choose another --output"
-        )
+    folder = check_place(output)
     with stoppable(folder, fix="run the same command again to go on"):
         planned = plan(grid, archives, folder)
         with held(folder / LOCK_FILE, "another process works on this study", patience=patience()):
             runs = run_all(planned, archives, grid.settings.probe, say, retry_failed=retry_failed)
             if all(record["status"] == FAILED for record in runs):
-                raise TrainingError(
-                    f"all {len(runs)} runs of the study failed",
-                    where=folder,
-                    why=str(runs[0]["error"]["what"]),
-                    fix="try the base alone first (groundswell pretrain), then add --retry-failed",
-                )
+                raise _all_failed(folder, runs)
             controls = run_controls(grid, archives, folder, say)
         return _write(grid, archives, folder, runs, controls)
+
+
+def check_place(output: str | Path) -> Path:
+    """The folder of a study, which need not be there yet.
+
+    Raises
+    ------
+    UsageError
+        When it holds something else, or a file is in its way.
+    """
+    folder = Path(output)
+    above = folder.absolute()
+    there = next(path for path in (above, *above.parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError("a file is where the folder of the study is to be", where=there, fix="choose another --output")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if names - {LOCK_FILE} and not names & {"runs", RESULTS}:
+        raise UsageError(
+            "there is something else at the place of the study", where=folder, fix="choose another --output"
+        )
+    return folder
+
+
+def _all_failed(folder: Path, runs: list[dict[str, Any]]) -> TrainingError:
+    """What to say of the first failure, and whether it is the training that is to be mended."""
+    error = runs[0]["error"]
+    why = str(error["what"]) + (f" ({error['why']})" if error["why"] else "")
+    fix = "try the base alone first (groundswell pretrain), then add --retry-failed"
+    if all("training" in record for record in runs):
+        fix = "the trainings are kept: change the probe in the grid, or add --retry-failed, to probe them again"
+    return TrainingError(
+        f"all {len(runs)} runs of the study failed",
+        where=folder,
+        why=why,
+        fix="\n".join(filter(None, [error["fix"], fix])),
+    )
 
 
 def _write(

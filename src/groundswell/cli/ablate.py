@@ -40,7 +40,7 @@ def ablate(
     from rich.markup import escape
 
     from groundswell.ablation.grid import read_grid
-    from groundswell.ablation.study import run_study
+    from groundswell.ablation.study import check_place, run_study
     from groundswell.ablation.table import markdown
     from groundswell.archive.reader import open_archive
     from groundswell.cli.pretrain import split_inputs
@@ -58,6 +58,7 @@ def ablate(
         raise UsageError("no archive to train on", fix=f"groundswell ablate ARCHIVE --grid {grid} -o {output}")
     archives = [open_archive(path) for path in paths]
     if dry_run:
+        check_place(output)
         with stoppable(output, fix="run the same command again"):
             return _plan(chosen, archives, output, retry_failed)
     study = run_study(chosen, archives, output, say, retry_failed=retry_failed)

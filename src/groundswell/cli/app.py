@@ -6,6 +6,7 @@ Every verb takes ``--json``, ``--quiet`` and ``--debug``, prints errors on one s
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import json
@@ -78,6 +79,14 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
                 raise
             _print_error(error)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:  # of a file that nothing nearer speaks for
+            if debug or error.strerror is None or error.errno == errno.EPIPE:
+                raise
+            why, fix = error.strerror, "see that this can be read and written; --debug shows where it failed"
+            _print_error(
+                GroundswellError("the system refused to read or write", where=error.filename, why=why, fix=fix)
+            )
+            raise typer.Exit(GroundswellError.exit_code) from None
         if as_json:
             typer.echo(json.dumps(outcome.data, allow_nan=False, default=str))
         elif outcome.text and (outcome.exit_code or not quiet):

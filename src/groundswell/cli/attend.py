@@ -49,14 +49,19 @@ def attend(
     from groundswell.errors import UsageError
     from groundswell.evaluation.attention import score_attention
     from groundswell.evaluation.controls import open_embedder
+    from groundswell.files import try_place
     from groundswell.report.attention import attention_sheet, check_format, choose_rows
 
     check_format(output)
+    given = [part.strip() for part in (rows or "").split(",") if part.strip()]
+    if rows is not None and not given:
+        raise UsageError("--rows names no image", where=repr(rows), fix="give ids or positions, as in --rows 3,7")
     encoder = open_embedder(model, device=device, spacing_tolerance=spacing_tolerance)
     if not isinstance(encoder, Encoder):
         raise UsageError(f"{model!r} has no patches to look at", fix="give a model directory, such as run/model")
     chosen = open_archive(archive).where(where)
-    shown = choose_rows(chosen, count, [part.strip() for part in rows.split(",") if part.strip()] if rows else [])
+    shown = choose_rows(chosen, count, given)
+    try_place(output)  # before the scores, which take minutes
     notices = []
     scores = None
     if not encoder.settings.name.startswith("vit"):

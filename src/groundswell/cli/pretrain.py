@@ -35,7 +35,11 @@ def pretrain(
         bool, typer.Option("--overwrite", help="Delete the run in the output and start again.")
     ] = False,
     monitor: Annotated[
-        str | None, typer.Option(metavar="LABEL_COLUMN", help="Watch kNN accuracy on this label while training.")
+        str | None,
+        typer.Option(
+            metavar="LABEL_COLUMN",
+            help="Watch kNN accuracy on this label while training: keep the best model, warn where it falls to half.",
+        ),
     ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with its origin, and do nothing.")
@@ -62,7 +66,7 @@ def pretrain(
         raise UsageError(f"--launcher {launcher}: there is only slurm", fix="torchrun needs no option: see --help")
     if (submit or sbatch) and launcher is None:
         raise UsageError("--submit and --sbatch are for Slurm", fix="add --launcher slurm")
-    from groundswell.config import parse_yaml, read_recipe
+    from groundswell.config import parse_yaml, read_recipe, read_text
     from groundswell.training.recipe import resolve_recipe
 
     paths, overrides = split_inputs(inputs)
@@ -71,7 +75,7 @@ def pretrain(
     for path in config or []:
         if not path.is_file():
             raise ConfigError("no such settings file", where=path)
-        layers.append((str(path), parse_yaml(path.read_text(encoding="utf-8"), where=str(path))))
+        layers.append((str(path), parse_yaml(read_text(path), where=str(path))))
     if where is not None:
         layers.append(("--where", {"where": where}))
         overrides = without(overrides, "where")
@@ -94,9 +98,15 @@ def pretrain(
 
         watch = knn_monitor(archives, monitor, settings.where, settings.seed)
     if launcher is not None:
-        from groundswell.training.building import check_fits
+        from groundswell.training.building import check_fits, read_parent
+        from groundswell.training.checkpoint import Checkpoints
+        from groundswell.training.data import warn_of_gaps
+        from groundswell.training.run_directory import RunDirectory
 
-        check_fits(settings, archives)  # and not after the wait in the queue
+        chosen = check_fits(settings, archives)  # and not after the wait in the queue
+        warn_of_gaps(chosen)
+        if init is not None and not Checkpoints(RunDirectory(output).checkpoints).steps():  # a run has its own weights
+            read_parent(settings, chosen[0], init)
         return _slurm(context, output, resume, overwrite, submit, sbatch or ())
 
     from groundswell.training.loop import pretrain as run

@@ -18,7 +18,9 @@ def views(
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="A shipped recipe (see `list recipes`) or a YAML file.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The contact sheet to write (.png, .jpg).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The contact sheet to write (.png, .jpg, .jpeg, .webp).")
+    ],
     count: Annotated[int, typer.Option(min=1, max=64, help="How many imagettes, evenly spaced in the archive.")] = 8,
     where: Annotated[str | None, typer.Option(help="Rows to choose from: \"split == 'train'\".")] = None,
     channel: Annotated[str | None, typer.Option(help="The channel to show; the first where it is left out.")] = None,

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from groundswell.config import Settings
@@ -85,7 +85,7 @@ class PreprocessingSettings(Settings):
     quantity : Quantity or None
         Converted to where physics allows; None keeps the archive's own.
     channels : tuple of str or None
-        Which channels, in which order; None takes all of the archive's.
+        Which channels, each once, in which order; None takes all of the archive's.
     size : int or None
         Side of the square an encoder sees, px; None takes the smaller side of the archive's images, or what whole
         patches leave of it.
@@ -96,7 +96,7 @@ class PreprocessingSettings(Settings):
     """
 
     quantity: Quantity | None = None
-    channels: tuple[str, ...] | None = None
+    channels: tuple[str, ...] | None = Field(default=None, min_length=1)
     size: int | None = Field(default=None, ge=8)
     mirror: Mirror | None = None
     gamma: float | None = Field(default=None, gt=0, le=2)
@@ -104,6 +104,13 @@ class PreprocessingSettings(Settings):
     clip: tuple[float, float] | None = None
     offset: float | None = None
     scale: float | None = Field(default=None, gt=0)
+
+    @field_validator("channels")
+    @classmethod
+    def _each_once(cls, channels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if channels is not None and len(set(channels)) < len(channels):
+            raise ValueError("a channel is named twice")
+        return channels
 
     def resolve(
         self, channels: Sequence[Channel], height: int, width: int, spacing_m: float | None = None, patch: int = 1
@@ -266,6 +273,21 @@ class Preprocessing(Settings):
             fix="ingest the channels the encoder needs, or use an encoder made for these",
         )
 
+    def check(self, channels: Sequence[Channel], rows: pd.DataFrame) -> None:
+        """Raise what `normalise` would of images of these channels and catalogue rows, without their pixels.
+
+        Raises
+        ------
+        QuantityError, DataError
+            As `normalise`.
+        """
+        self.check_spacing(rows)
+        for wanted, position in zip(self.channels, self.match(channels), strict=True):
+            given = channels[position].quantity
+            # Images of no height and two columns: the incidence of all columns lies between those of the outer two.
+            told = rows if Quantity.ROUGHNESS_DB in (given, wanted.quantity) else rows.iloc[:1]
+            converted(np.empty((len(told), 0, 2), dtype=np.float32), given, wanted.quantity, told)
+
     def check_spacing(self, rows: pd.DataFrame) -> None:
         """Raise `DataError` where a known pixel spacing (m) is off by more than the tolerance."""
         if self.spacing_m is None or not math.isfinite(self.spacing_tolerance):
@@ -283,5 +305,6 @@ class Preprocessing(Settings):
                     where=f"{column} of {name_of(rows, first)}: {spacing[first]:g} m ({int(off.sum())} such)",
                     why="the same sea at another spacing has other wavelengths in pixels",
                     fix=f"bring the images to {self.spacing_m:g} m (groundswell ingest --fit resize with the --size "
-                    "that gives it), or pass --spacing-tolerance inf if you mean it",
+                    "that gives it), leave them out of a training (`where`), or pass --spacing-tolerance inf to embed "
+                    "if you mean it",
                 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from groundswell.config import Settings
 from groundswell.errors import UsageError, did_you_mean
@@ -31,7 +31,7 @@ class ProbeSettings(Settings):
     """
 
     targets: tuple[str, ...] = Field(min_length=1)
-    protocols: tuple[Literal["knn", "linear"], ...] = ("knn", "linear")
+    protocols: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)
     task: Task | None = None
     split: str | None = None
     train_value: str = "train"
@@ -40,13 +40,20 @@ class ProbeSettings(Settings):
     folds: int | None = Field(default=None, ge=2)
     group: str = "auto"
     where: str | None = None
-    k: tuple[int, ...] = (20,)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(20,), min_length=1)
     both: bool | None = None
     metric: str | None = None
     balance: bool | None = None
     draws: int = Field(default=1000, ge=100)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**62)
     allow_overlap: bool = False
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_of_something(cls, folds: int | None, info: ValidationInfo) -> int | None:
+        if folds is not None and info.data.get("cv") is None:
+            raise ValueError("folds are those of a cross-validation: give cv (--cv group) too, or leave them out")
+        return folds
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,10 @@ def make_case(frame: pd.DataFrame, target: Target, settings: ProbeSettings) -> C
     Raises
     ------
     UsageError, DataError
-        When there is nothing to split by, or training and evaluated rows share groups.
+        When there is nothing to split by, or two things, or training and evaluated rows share groups.
     """
+    if settings.split is not None and settings.cv is not None:
+        raise UsageError("a split column and a cross-validation exclude each other", fix="give --split or --cv")
     column = _group_column(frame, settings.group)
     codes = group_codes(None if column is None else frame[column], len(frame))
     known = np.flatnonzero(target.known)

@@ -95,8 +95,6 @@ def run_probe(tables: Mapping[str, EmbeddingTable], settings: ProbeSettings) -> 
     UsageError, DataError, TableError
         When the tables do not match, a column is missing, or training and evaluated rows share groups.
     """
-    if settings.split is not None and settings.cv is not None:
-        raise UsageError("a split column and a cross-validation exclude each other", fix="give --split or --cv")
     aligned = _align(tables, settings.where)
     frame = next(iter(aligned.values())).frame
     families = _families(aligned)
@@ -113,16 +111,11 @@ def run_probe(tables: Mapping[str, EmbeddingTable], settings: ProbeSettings) -> 
     for name in settings.targets:
         target = read_target(frame, name, settings.task)
         case = make_case(frame, target, settings)
+        metric = check(case, settings)
         used = _with_both(aligned, target, settings)
         model = next(iter(used))
         statistics = next((t for t in used if _is_statistics(used[t])), None)
         both = next((t for t in used if t not in aligned), None)
-        metric = settings.metric or headline(case)
-        if metric not in compare.metric_names(target):
-            raise UsageError(
-                f"there is no metric {metric!r} for {target.task}",
-                fix=did_you_mean(metric, compare.metric_names(target)),
-            )
         record["targets"].append({**case.describe(), "metric": metric, "balance": _balance(case, settings)})
         with progress.bar(f"probe {name}", total=len(used) * len(settings.protocols), unit="probes") as bar:
             for protocol in settings.protocols:
@@ -143,6 +136,29 @@ def run_probe(tables: Mapping[str, EmbeddingTable], settings: ProbeSettings) -> 
                     record[key] += [{"target": name, "protocol": protocol, **row} for row in rows]
                 predictions.append(_predictions(frame, case, protocol, scores))
     return Results(record, pd.concat(predictions, ignore_index=True), probes)
+
+
+def check(case: Case, settings: ProbeSettings) -> str:
+    """The metric to show, once nothing bars this probe, whatever the vectors.
+
+    Raises
+    ------
+    UsageError, DataError
+        For a metric of another task, or training rows of one class.
+    """
+    target = case.target
+    metric, known = settings.metric or headline(case), compare.metric_names(target)
+    if metric not in known:
+        raise UsageError(
+            f"there is no metric {metric!r} for {target.task}", where=target.name, fix=did_you_mean(metric, known)
+        )
+    if target.task == "classification" and any(len(np.unique(target.observed[f.train])) < 2 for f in case.split.folds):
+        raise DataError(
+            "the training rows of a fold have one class only",
+            where=target.name,
+            fix="use fewer --folds, or another --group",
+        )
+    return metric
 
 
 def probe(
@@ -284,12 +300,6 @@ def _fit(
     observed = target.observed
     if target.task == "classification":
         observed = np.array(target.classes)[observed]
-        if len(np.unique(observed[train])) < 2:
-            raise DataError(
-                "the training rows of a fold have one class only",
-                where=target.name,
-                fix="use fewer --folds, or another --group",
-            )
     model = estimator(target.task, protocol, settings, _balance(case, settings))
     held = (table.vectors[validation], observed[validation]) if len(validation) else None
     model.fit(table.vectors[train], observed[train], groups=case.codes[train], validation=held)

@@ -16,6 +16,7 @@ from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
 from groundswell.device import choose_device, keep_freed_memory
 from groundswell.encoder.directory import load, read_data
+from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import ChannelInput, Preprocessing
 from groundswell.encoder.provenance import describe
 from groundswell.errors import GroundswellError, ModelError, UsageError
@@ -26,7 +27,7 @@ from groundswell.methods.mae import MAE, MAESettings
 from groundswell.methods.simclr import SimCLR, SimCLRSettings
 from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.training.checkpoint import Checkpoints
-from groundswell.training.data import Feed, check_images
+from groundswell.training.data import Feed, check_images, check_there, warn_of_gaps
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
 from groundswell.training.parallel import give, spread
@@ -42,14 +43,19 @@ log = logging.getLogger(__name__)
 
 
 def build_session(
-    archives: Sequence[Archive], recipe: Recipe, run: RunDirectory, checkpoints: Checkpoints, started: float
+    archives: Sequence[Archive],
+    recipe: Recipe,
+    run: RunDirectory,
+    checkpoints: Checkpoints,
+    started: float,
+    init: str | Path | None = None,
 ) -> Session:
-    """Everything a run needs, at its first step.
+    """Everything a run needs, at its first step; with the backbone of the model ``init`` where one is given.
 
     Raises
     ------
     UsageError, DataError
-        When recipe and archives do not fit.
+        When recipe, archives and the model do not fit: before images are preloaded.
     """
     if not archives:
         raise UsageError("no archive to train on", fix="name one or more archives")
@@ -60,6 +66,8 @@ def build_session(
     precision = choose(recipe.precision, device)
     log.info("device %s, precision %s: %s", device, precision.name, precision.reason)
     chosen = check_fits(recipe, archives)
+    parent = None if init is None else read_parent(recipe, chosen[0], init)
+    warn_of_gaps(chosen)
     preprocessing = preprocessing_of(recipe, chosen[0])
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
     method = build_method(recipe, backbone, preprocessing.channels)
@@ -68,7 +76,7 @@ def build_session(
     sharded = recipe.parallel == "fsdp" and distributed.world_size() > 1
     spare = copy.deepcopy(method).cpu() if sharded else None
     loss = spread(method, recipe.parallel)
-    return Session(
+    session = Session(
         recipe=recipe,
         run=run,
         data=tuple(describe(a) for a in chosen),
@@ -86,24 +94,29 @@ def build_session(
         device=device,
         started=started,
     )
+    if init is not None and parent is not None:
+        start_from(session, parent, init)
+    return session
 
 
 def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
     """The archives, cut to the rows of ``where``, once it is known that the recipe can be trained on them.
 
-    Reads one image of each, for what only a conversion finds out (an incidence that is not known).
+    Looks at the whole catalogue, and reads one image of each archive.
 
     Raises
     ------
     UsageError, DataError
         When recipe and archives do not fit.
     """
+    check_there(archives)
     chosen = [archive.where(recipe.where) for archive in archives]
     preprocessing = preprocessing_of(recipe, chosen[0])
     build_views(recipe, preprocessing.channels)
     check_rule(recipe.pruning, check_images(chosen, recipe.batch_size), recipe.batch_size)
     for archive in filter(len, chosen):
-        preprocessing.normalise(archive.read([0]), archive.channels, archive.catalogue.iloc[[0]])
+        preprocessing.check(archive.channels, archive.catalogue)
+        archive.read([0])
     return chosen
 
 
@@ -214,26 +227,28 @@ def build_method(recipe: Recipe, backbone: Backbone, channels: Sequence[ChannelI
     return DINOv2(settings, backbone, views, seed)
 
 
-def start_from(session: Session, model: str | Path) -> None:
-    """Take the backbone's weights from a model directory, and what it was trained on into the card of the run's own.
+def read_parent(recipe: Recipe, archive: Archive, model: str | Path) -> Encoder:
+    """The encoder of a model directory, whose backbone a run on an archive is to start from.
 
     Raises
     ------
     ModelError
-        When its architecture or its channels are others.
+        When it cannot be read, or its architecture or its channels are others.
     """
-    encoder = load(model)
-    if (
-        encoder.settings != session.recipe.backbone
-        or encoder.backbone.in_channels != session.method.backbone.in_channels
-    ):
+    encoder, channels = load(model), len(preprocessing_of(recipe, archive).channels)
+    if encoder.settings != recipe.backbone or encoder.backbone.in_channels != channels:
         raise ModelError(
             "the model to start from has another backbone than the recipe",
             where=model,
             why=f"{encoder.settings!r} with {encoder.backbone.in_channels} channels against "
-            f"{session.recipe.backbone!r} with {session.method.backbone.in_channels}",
+            f"{recipe.backbone!r} with {channels}",
             fix="set backbone.* as the model has them",
         )
+    return encoder
+
+
+def start_from(session: Session, encoder: Encoder, model: str | Path) -> None:
+    """Take the backbone's weights from a model, and what it was trained on into the card of the run's own."""
     if encoder.preprocessing.hash != session.preprocessing.hash:
         log.warning("the preprocessing is not that of %s: its features will have to adapt", model)
     unspread = session.spare or session.method

@@ -18,13 +18,34 @@ from groundswell import distributed, progress
 from groundswell.archive.reader import Archive
 from groundswell.archive.sampling import BlockShuffle, window_for
 from groundswell.encoder.preprocessing import Preprocessing
-from groundswell.errors import UsageError
+from groundswell.errors import ArchiveError, UsageError
 
 log = logging.getLogger(__name__)
 
 PRELOAD = 0.25  # fraction of the free memory that a preloaded archive may take
 _CHUNK = 256  # images read at a time when preloading
 _WINDOW_BYTES = 8e9  # archived pixels that are shuffled together
+
+
+def check_there(archives: Sequence[Archive]) -> None:
+    """Raise `ArchiveError` where the archives hold no image at all."""
+    if not any(map(len, archives)):
+        raise ArchiveError(
+            "there is no image to train on",
+            where=", ".join(str(a.path) for a in archives),
+            why="the archive is empty, or parts of it are missing",
+            fix="`groundswell stats ARCHIVE --verify` names what is missing: ingest it again",
+        )
+
+
+def warn_of_gaps(archives: Sequence[Archive]) -> None:
+    """Say which archives lack a part, as after an ingest that was interrupted: their other images are trained on."""
+    for archive in archives:
+        if not archive.complete:
+            log.warning(
+                "%s is incomplete: it has %d of %d shards (`groundswell stats %s --verify` names what is missing)",
+                *(archive.path, len(archive.records), archive.schema.shard_count, archive.path),
+            )
 
 
 def check_images(archives: Sequence[Archive], batch_size: int) -> int:

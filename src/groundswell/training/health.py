@@ -4,7 +4,8 @@ A run can die quietly: all features become one vector (collapse), or a number be
 Both are stopped here with the reason, since hours of a cluster are worth more than hope. Which figures count is the
 method's to say (`Method.watched`): a contrastive loss has a chance level, and a teacher can choose all prototypes alike
 or one for all. An autoencoder can stay with the mean of each patch; since every run of one begins there, and images of
-speckle alone hold no more, that is told and the run goes on.
+speckle alone hold no more, that is told and the run goes on. So is the fall of a monitored score: what it counts is a
+label, which the loss does not know.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from groundswell.config import Settings
 from groundswell.errors import CollapsedError, DivergedError
+from groundswell.training.checkpoint import Score
 
 
 class HealthSettings(Settings):
@@ -112,6 +114,10 @@ class Health:
         The loss of the first step, which others are measured by.
     told : bool
         Whether it was said that an autoencoder has learnt nothing; not part of a checkpoint.
+    best : Score, optional
+        The best score of the monitor; the records of the checkpoints hold it, too.
+    fallen : bool
+        Whether the last score was half of it or less.
     """
 
     settings: HealthSettings
@@ -121,6 +127,8 @@ class Health:
     total_skipped: int = 0
     first_loss: float | None = None
     told: bool = False
+    best: Score | None = None
+    fallen: bool = False
 
     @property
     def well(self) -> bool:
@@ -180,6 +188,21 @@ class Health:
                 "higher optimiser.lr, a longer run or larger patches may help; speckle alone cannot be predicted"
             )
         return None
+
+    def judge_score(self, score: Score) -> str | None:
+        """What a score of the monitor tells, or None: that it has come down to half of its best, once a fall.
+
+        Scores of another monitor are not compared, and only a best above zero has a half.
+        """
+        if self.best is None or score.monitor != self.best.monitor or score.value > self.best.value:
+            self.best = score
+        before, self.fallen = self.fallen, self.best.value > 0 and score.value <= self.best.value / 2
+        if before or not self.fallen:
+            return None
+        return (
+            f"{score.monitor} has fallen to {score.value:.3g}, half of its best ({self.best.value:.3g}) or less: "
+            "model-best holds the encoder of that best"
+        )
 
     def _fault(self, figures: Mapping[str, float]) -> Fault | None:
         s, seen = self.settings, {name: value for name, value in figures.items() if name in self.watched}

@@ -28,7 +28,7 @@ from groundswell.errors import StoppedBySignal
 from groundswell.methods.base import Observed
 from groundswell.methods.schedules import warmup_cosine
 from groundswell.signals import StopRequest, listening
-from groundswell.training.building import build_session, check_parent, start_from
+from groundswell.training.building import build_session, check_parent
 from groundswell.training.checkpoint import Checkpoints, Score
 from groundswell.training.clock import Clock
 from groundswell.training.health import effective_rank, feature_spread
@@ -100,7 +100,7 @@ def pretrain(
         Where each setting came from, and the recipe's own text, for the run directory.
     monitor : Monitor, optional
         Asked each ``recipe.monitor_every`` of the run; the checkpoint with the best score is kept, and its model beside
-        the last one (``model-best``).
+        the last one (``model-best``). A fall to half of that score is told in the log and the metrics.
 
     Returns
     -------
@@ -128,13 +128,11 @@ def pretrain(
             # For layers that draw from torch's own state; all else comes from keys.
             torch.manual_seed(recipe.seed + distributed.rank())
             found = None if overwrite else checkpoints.newest()
-            session = build_session(archives, recipe, run, checkpoints, started)
+            session = build_session(archives, recipe, run, checkpoints, started, init if found is None else None)
             if found is not None:
                 session.restore(*found)
                 if init is not None:
                     check_parent(session, init)
-            elif init is not None:
-                start_from(session, init)
             distributed.barrier()  # the model to start from may be that of the run to write over
             if found is None and distributed.is_first():
                 if overwrite:
@@ -202,7 +200,11 @@ def train(session: Session, stop: StopRequest, monitor: Monitor | None) -> None:
                 row |= {"skipped_steps": session.health.total_skipped, **session.pruner.figures}
                 if scoring and monitor is not None:
                     score, is_best = session.score(monitor)
-                    row["monitor"], best = score.value, score if is_best else None
+                    best = score if is_best else None
+                    fall = session.health.judge_score(score)
+                    if fall is not None:
+                        log.warning("step %d: %s", at.step, fall)
+                    row |= {"monitor": score.value, "monitor_fallen": session.health.fallen}
                 session.last_row = {name: plain(value) for name, value in row.items()}
                 timing = {"elapsed_s": clock.elapsed, **clock.read()}
                 if metrics is not None:
@@ -238,8 +240,9 @@ def step(session: Session, rate: float, clock: Clock) -> tuple[float, float, Obs
 
     The gradient is the mean of those of ``accumulate`` batches. For a loss that is a mean over images that is the
     gradient of the one large batch; NT-Xent takes its negatives, and batch normalisation its statistics, from each
-    batch alone, and the centre of a teacher moves with each, so for them it is not. A step with a number that is not
-    finite is not taken, and the buffers (statistics, centres), which its forward pass has spoilt, are put back.
+    batch alone, and the centre of a teacher moves with each, so for them it is not. A step whose loss has exploded, or
+    with a number that is not finite, is not taken, and the buffers (statistics, centres), which its forward pass has
+    spoilt, are put back.
     """
     recipe, method, at = session.recipe, session.method, session.at
     statistics = [buffer.clone() for buffer in method.buffers()]

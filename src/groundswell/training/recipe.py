@@ -58,7 +58,7 @@ class LengthSettings(Settings):
         if len(given) != 1:
             raise ValueError(
                 f"give exactly one of steps, epochs, images, minutes (given: {', '.join(given) or 'none'}); "
-                "on the command line, drop the recipe's with length.<name>=null"
+                "one given on the command line replaces the recipe's"
             )
         return self
 

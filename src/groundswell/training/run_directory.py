@@ -10,7 +10,7 @@ model-best/       that of the best monitor score, where the run is monitored
 pruning/          see pruning.py
 run.log           what happened, with tracebacks
 .lock             held by the process that works on the run
-environment.json  machine, versions and data, one entry for the start and each resumption
+environment.json  machine, versions and data, one entry for the start and each resumption; a damaged one is set aside
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import yaml
 
 from groundswell import distributed, files
 from groundswell.config import Origins
-from groundswell.errors import GroundswellError, UsageError
+from groundswell.errors import DataError, GroundswellError, UsageError
 from groundswell.locks import LOCK_FILE, held, patience
 from groundswell.training.precision import cpu_instructions
 
@@ -85,6 +85,8 @@ class RunDirectory:
         ------
         UsageError
             When it is not empty and neither ``resume`` nor ``overwrite`` was asked for, or both were.
+        GroundswellError
+            When the disk refuses.
         """
         if resume and overwrite:
             raise UsageError("--resume and --overwrite exclude each other", fix="choose one")
@@ -105,7 +107,8 @@ class RunDirectory:
                     where=self.path,
                     fix="--resume continues it, --overwrite starts again",
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
+        with files.refusing("could not make the folder of the run", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -140,9 +143,17 @@ class RunDirectory:
         files.write_bytes(self.path / "recipe.yaml", given.encode())
 
     def write_environment(self, details: Mapping[str, Any]) -> None:
-        """Append an entry for this process to ``environment.json``."""
+        """Append an entry for this process to ``environment.json``; a damaged one stops no run."""
         path = self.path / "environment.json"
-        entries = files.read_json(path) if path.exists() else []
+        entries: Any = []
+        try:
+            entries = files.read_json(path) if path.exists() else []
+            if not isinstance(entries, list):
+                raise DataError("a file is no list", where=path)
+        except DataError as error:
+            aside, entries = path.with_name("environment.json.damaged"), []
+            log.warning("%s is damaged (%s): set aside as %s and begun anew", path, error.why or error.what, aside.name)
+            files.move(path, aside)
         files.write_json(path, [*entries, environment() | dict(details)])
 
     @contextmanager
@@ -154,7 +165,9 @@ class RunDirectory:
         package = logging.getLogger("groundswell")
         handler: logging.Handler = logging.NullHandler()
         if distributed.is_first():
-            handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+            path = self.path / "run.log"
+            with files.refusing("could not write the log of a run", path):
+                handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         before = package.level
         package.addHandler(handler)
@@ -175,7 +188,7 @@ class MetricsLog:
     """``metrics.jsonl`` and TensorBoard events, continued after ``step`` as if nothing had happened.
 
     Lines later than the checkpoint that a run resumes from, and a line torn by a kill, are dropped: the resumed run
-    writes them again.
+    writes them again. Events, which TensorBoard drops only after a step, are deleted where a run begins again.
     """
 
     def __init__(self, run: RunDirectory, step: int) -> None:
@@ -185,6 +198,8 @@ class MetricsLog:
         files.write_bytes(run.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._path = run.metrics
         with self._telling():
+            for path in () if step else run.path.glob("events.out.tfevents.*"):
+                path.unlink()
             self._file = run.metrics.open("ab")
             self._events: SummaryWriter = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
 
@@ -213,7 +228,7 @@ class MetricsLog:
                 "could not write the metrics of a run",
                 where=self._path,
                 why=error.strerror or str(error),
-                fix="free some space, then run the same command with --resume",
+                fix="see that the folder can be written to and has space left, then run the same command with --resume",
             ) from error
 
     def __enter__(self) -> Self:
@@ -226,12 +241,28 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[Row]:
-    """The rows of a ``metrics.jsonl``; a last line torn by a kill is left out."""
-    rows = []
-    for line in Path(path).read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        rows.append(json.loads(line))
+    """The rows of a ``metrics.jsonl``; a last line torn by a kill is left out.
+
+    Raises
+    ------
+    DataError
+        When another line is damaged.
+    """
+    *lines, _ = Path(path).read_bytes().split(b"\n")
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line.decode())
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError("it is no row of a step")
+        except ValueError as error:
+            raise DataError(
+                "the metrics of a run are damaged",
+                where=f"{path}, line {number}",
+                why=str(error),
+                fix="delete this line: only its row is lost, and the run can be resumed",
+            ) from error
+        rows.append(row)
     return rows
 
 

@@ -200,6 +200,7 @@ class Session:
                 "skipped": self.health.skipped,
                 "total_skipped": self.health.total_skipped,
                 "first_loss": self.health.first_loss,
+                "fallen": self.health.fallen,
             },
             "pruning": self.pruner.state(),
             "method": whole(self.method.state_dict()),
@@ -256,6 +257,8 @@ class Session:
         self.health.skipped = state["health"]["skipped"]
         self.health.total_skipped = state["health"]["total_skipped"]
         self.health.first_loss = state["health"].get("first_loss")  # younger than the first checkpoints
+        self.health.fallen = state["health"].get("fallen", False)  # younger than the first checkpoints
+        _, self.health.best = self.checkpoints.best() or (None, None)
         self.started -= state["elapsed"]
         self.step_seconds = state.get("step_seconds", 0.0)  # younger than the first checkpoints
         self.last_row = state["last_row"]
