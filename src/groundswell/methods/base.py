@@ -31,9 +31,9 @@ class Method(nn.Module):
     """A self-supervised method. What is trained are its parameters that require a gradient.
 
     A step of the loop is: set `progress`; `loss` and its gradient, for each batch; clip; `before_update`; the
-    optimiser; `after_update`. A step that is not taken (a number was not finite) ends after the gradient, and the
-    loop puts all buffers back. A checkpoint holds ``state_dict()``: whatever a method must remember is a parameter or a
-    buffer; schedules are functions of `progress`, and random numbers of the keys.
+    optimiser; `after_update`. A step that is not taken (its loss had exploded, or a number was not finite) ends after
+    the gradient, and the loop puts all buffers back. A checkpoint holds ``state_dict()``: whatever a method must
+    remember is a parameter or a buffer; schedules are functions of `progress`, and random numbers of the keys.
 
     Attributes
     ----------
