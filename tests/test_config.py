@@ -186,6 +186,17 @@ def test_settings_that_are_not_valid_together_are_not_all_shown() -> None:
     assert (caught.value.what, caught.value.where) == ("the setting 'high' is missing", None)
 
 
+def test_a_name_with_brackets_is_told_whole() -> None:
+    class Named(Settings):
+        cells: dict[str, dict[str, float]]
+        pooling: Literal["mean", "stages"] | int = 0
+
+    with pytest.raises(ConfigError, match=r"'cells\.crops \[0\.3, 1\]\.lr'"):
+        config.validate(Named, {"cells": {"crops [0.3, 1]": {"lr": "much"}}})
+    with pytest.raises(ConfigError, match="the setting 'pooling'"):
+        config.validate(Named, {"cells": {}, "pooling": "max"})
+
+
 @pytest.mark.parametrize("name", config.recipe_names())
 def test_shipped_recipes_are_mappings(name: str) -> None:
     values, text = config.read_recipe(name)

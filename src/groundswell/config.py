@@ -7,6 +7,7 @@ schema, recipe, ``--config`` files, trailing ``a.b=c``, flags.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundswell.errors import ConfigError, did_you_mean
+
+_UNION = re.compile(r"(literal|tuple|list|dict|function-\w+)\[")
+"""What pydantic adds to the path of a fault in a part of a union that has no name: literal['mean','stages']."""
 
 
 class Settings(BaseModel):
@@ -186,7 +190,7 @@ def _key(schema: type[BaseModel], path: tuple[int | str, ...]) -> str:
     models, parts = [schema], []
     for part in path:
         models, is_key = _below(models, part)
-        if is_key and "[" not in str(part):  # literal['mean','stages']
+        if is_key and not _UNION.match(str(part)):
             parts.append(str(part))
     return ".".join(parts)
 

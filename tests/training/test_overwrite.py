@@ -98,12 +98,13 @@ def test_a_run_killed_while_it_overwrites_can_be_given_again(
     else:
         train(run)
         (run / "thesis.txt").touch()
+        (run / "events.csv").touch()
     killed_at_call(RunDirectory, "write_settings", lambda: train(run, overwrite=True))
     with pytest.raises(UsageError, match="already holds a run"):
         train(run)
     assert train(run, **{option: True}).resumed_at is None
     assert result(run)[0] == result(whole)[0]
-    assert (run / "thesis.txt").exists() == (left == "of others")
+    assert all((run / name).exists() == (left == "of others") for name in ("thesis.txt", "events.csv"))
 
 
 def test_a_run_half_deleted_is_a_run_and_one_without_checkpoints_has_no_model(

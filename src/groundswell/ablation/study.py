@@ -91,8 +91,8 @@ def check_place(output: str | Path) -> Path:
     """
     folder = Path(output)
     above = folder.absolute()
-    there = next(path for path in (above, *above.parents) if path.exists())
-    if not there.is_dir():
+    there = next((path for path in (above, *above.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
         raise UsageError("a file is where the folder of the study is to be", where=there, fix="choose another --output")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if names - {LOCK_FILE} and not names & {"runs", RESULTS}:

@@ -6,7 +6,6 @@ Every verb takes ``--json``, ``--quiet`` and ``--debug``, prints errors on one s
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import json
@@ -80,7 +79,7 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
             _print_error(error)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:  # of a file that nothing nearer speaks for
-            if debug or error.strerror is None or error.errno == errno.EPIPE:
+            if debug or error.strerror is None or isinstance(error, ConnectionError):
                 raise
             why, fix = error.strerror, "see that this can be read and written; --debug shows where it failed"
             _print_error(

@@ -49,9 +49,7 @@ def predict(
     if archives:
         tables = _embed(fitted, archives[0], model or [], where, device, output)
     else:
-        tables = [_read(path, output) for path in sources]
-        if where is not None:
-            tables = [table.where(where) for table in tables]
+        tables = [_read(path, output).where(where) for path in sources]
     result = add_predictions(fitted, tables[0] if len(tables) == 1 else join(tables))
     result.write(output)
     added = fitted.column_names()

@@ -9,7 +9,7 @@ the rows were cut into blocks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from groundswell import progress, rng
 from groundswell.device import float32_matmul
+from groundswell.distributed import Heed
 from groundswell.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Points:
     vectors: Vectors
     rows: Rows | None = None
     unit: bool = False
-    heed: Callable[[], None] = lambda: None
+    heed: Heed = lambda: None
 
     def __len__(self) -> int:
         return len(self.vectors) if self.rows is None else len(self.rows)

@@ -218,9 +218,7 @@ def _align(tables: Mapping[str, EmbeddingTable], where: str | None) -> dict[str,
     """Every table with the rows of the first (the model), in its order, after the selection."""
     if not tables:
         raise UsageError("there is no table to probe")
-    first = next(iter(tables.values()))
-    if where is not None:
-        first = first.where(where)
+    first = next(iter(tables.values())).where(where)
     if not len(first):
         raise DataError("no row is left to probe", where=where)
     ids = pd.Index(first.frame["id"])

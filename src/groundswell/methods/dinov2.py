@@ -146,15 +146,20 @@ class DINOv2(Method):
             temperature = ramp(
                 self.progress, s.teacher_temperature, s.final_teacher_temperature, until=s.temperature_warmup
             )
-            chosen = self._targets(offered, self.centre, temperature)
-            chosen_patches = self._targets(offered_patches, self.patch_centre, temperature)
+            if s.centring == "centre":
+                chosen = raw = centred(offered, self.centre.value, temperature)
+                chosen_patches = centred(offered_patches, self.patch_centre.value, temperature)
+                self.centre.update(offered)  # after their use, as in DINO
+                self.patch_centre.update(offered_patches)
+            else:
+                chosen, raw = sinkhorn_knopp(offered, temperature), torch.softmax(offered / temperature, dim=1)
+                chosen_patches = sinkhorn_knopp(offered_patches, temperature)
             dino = dino_loss(
                 logits.view(-1, batch, s.prototypes), chosen.view(-1, batch, s.prototypes), s.student_temperature
             )
             ibot = ibot_loss(patch_logits, chosen_patches, mask, s.student_temperature)
             spread = torch.stack([koleo(view) for view in whole.chunk(count)]).sum()
             loss = s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * spread
-            raw = chosen if s.centring == "centre" else torch.softmax(offered / temperature, dim=1)
             scalars = {"dino_loss": dino.detach(), "ibot_loss": ibot.detach(), "koleo_loss": spread.detach()}
             scalars |= observe_choices(dino.detach(), chosen, raw)
             return loss, Observed(scalars, seen.float())
@@ -167,14 +172,6 @@ class DINOv2(Method):
             return head(pooled), patch_head(patches)
         both = head(torch.cat([pooled, patches]))
         return both[: len(pooled)], both[len(pooled) :]
-
-    def _targets(self, offered: Tensor, centre: Centre, temperature: float) -> Tensor:
-        """The teacher's choices ``[N, K]``; a centre moves once it was used."""
-        if self.settings.centring == "sinkhorn":
-            return sinkhorn_knopp(offered, temperature)
-        chosen = centred(offered, centre.value, temperature)
-        centre.update(offered)
-        return chosen
 
     def before_update(self) -> None:
         """Early in the run the prototypes stay as they are."""

@@ -116,7 +116,7 @@ def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
     check_rule(recipe.pruning, check_images(chosen, recipe.batch_size), recipe.batch_size)
     for archive in filter(len, chosen):
         preprocessing.check(archive.channels, archive.catalogue)
-        archive.read([0])
+        archive.read([0])  # pixels that cannot be read at all are told here, too
     return chosen
 
 

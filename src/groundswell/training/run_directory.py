@@ -53,7 +53,8 @@ _FOLDERS = (
     *(".model-best.new", ".model-best.previous", "model-best"),
     *("pruning", "checkpoints"),
 )
-_FILES = ("metrics.jsonl*", "environment.json*", "events.*", "recipe.yaml*")
+_EVENTS = "events.out.tfevents.*"
+_FILES = ("metrics.jsonl*", "environment.json*", _EVENTS, "recipe.yaml*")
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,9 @@ class MetricsLog:
         files.write_bytes(run.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self._path = run.metrics
         with self._telling():
-            for path in () if step else run.path.glob("events.out.tfevents.*"):
-                path.unlink()
+            if not step:
+                for path in run.path.glob(_EVENTS):
+                    path.unlink()
             self._file = run.metrics.open("ab")
             self._events: SummaryWriter = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
 

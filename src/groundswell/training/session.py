@@ -154,7 +154,7 @@ class Session:
         """The file of the last good checkpoint, for those who read why a run was stopped."""
         return "none yet" if self.good is None else self.checkpoints.path(self.good).name
 
-    def prune(self, progress: float, heed: Callable[[], None]) -> None:
+    def prune(self, progress: float, heed: distributed.Heed) -> None:
         """Draw the images to train on anew, and begin an epoch of them; ``heed`` is called all the while."""
         encoder = self.encoder().on(self.device, precision=self.precision.name, channels_last=True)
         self.pruner.draw(encoder, progress, self.at.epoch, self.at.index, heed)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 # The kinds of label that operations name in ``unphysical_for``, and the words (regular expressions) that a column of
-# each kind is called by. Numbers are regression targets besides, temperature nothing else; classes are not. Texture is
-# what the moments of the pixels tell, looks included; sigma_v is read from the azimuth cut-off.
+# each kind is called by. Numbers are regression targets besides, temperature and shares nothing else; classes are not.
+# Texture is what the moments of the pixels tell, looks included; sigma_v is read from the azimuth cut-off.
 NUMBERS = {
     "wind speed": ("wind_speed", "windspeed", "u10", "wspd"),
     "wave height": ("hs", "hsalt", "swh", "wave_height"),
@@ -18,6 +18,7 @@ NUMBERS = {
     "texture": ("nv", "normali[sz]ed_?variance", "skewness", "kurtosis", "looks", "enl"),
     "noise level": ("nesz", "noise"),
     "temperature": ("temperature", "sst"),
+    "shares": ("concentration", "thickness", "share", "fraction"),
 }
 CLASSES = {
     "small targets": ("icebergs?", "ib", "ships?", "vessels?"),
