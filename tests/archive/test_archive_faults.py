@@ -114,7 +114,7 @@ def test_whatever_call_fails_is_named_and_nothing_whole_is_lost(
         begin(path)
         with (
             crash.trapped(f"{kind}:{what}:{number}"),
-            pytest.raises(GroundswellError, match="could not (write|delete) a file") as error,
+            pytest.raises(GroundswellError, match=r"could not (write|delete) a file") as error,
         ):
             from_nothing(path)
         assert error.value.why == NAMED[what], number
