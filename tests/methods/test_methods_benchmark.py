@@ -5,9 +5,8 @@ And what it says of our step's work is right: the count of FLOP is held against 
 
 import argparse
 import functools
-import runpy
-import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark_scripts import loaded
 from groundswell.archive.reader import Archive
 from groundswell.backbones.blocks import Block
 from groundswell.backbones.resnet import BasicBlock
@@ -25,18 +25,11 @@ from groundswell.training.precision import Precision
 from groundswell.training.recipe import resolve_recipe
 from training.tiny import make_archive, tiny_recipe
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def benchmark() -> Any:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        script = runpy.run_path(str(FOLDER / "methods.py"))
-        script["build"].__globals__["keep_freed_memory"] = lambda: False  # other tests run in this process
+def benchmark() -> Iterator[Any]:
+    with loaded("methods.py") as script:
         yield script
-    finally:
-        sys.path.remove(str(FOLDER))
 
 
 ARGUMENTS = argparse.Namespace(

@@ -1,16 +1,14 @@
 """The ways that benchmarks/parts.py times compute the same, and a way that does not is told."""
 
 import argparse
-import runpy
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+from benchmark_scripts import loaded
+
 ARGUMENTS = argparse.Namespace(
     **{"device": "cpu", "precision": "fp32", "batch": 2, "image": 64, "clock": "wall", "prototypes": 64},
     **{"repeats": 1, "warmup": 0, "least": 0.0},
@@ -21,16 +19,8 @@ NAMES += ("layer-scale", "batch-parts", "linear")
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[Any]:
-    ours = {name: sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] == "methods"}
-    sys.path.insert(0, str(FOLDER))  # the script imports another of this name
-    try:
-        script = runpy.run_path(str(FOLDER / "parts.py"))
-        script["build"].__globals__["keep_freed_memory"] = lambda: False  # other tests run in this process
+    with loaded("parts.py") as script:
         yield script
-    finally:
-        sys.path.remove(str(FOLDER))
-        sys.modules.pop("methods")
-        sys.modules.update(ours)
 
 
 @pytest.fixture(scope="module")
