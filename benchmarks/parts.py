@@ -25,10 +25,9 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from groundswell import rng
-from groundswell.backbones import VisionTransformer
+from groundswell.backbones import VisionTransformer, blocks
 from groundswell.backbones.blocks import Attention, Block
 from groundswell.methods.distillation import per_view
 from groundswell.methods.heads import PrototypeHead
@@ -180,19 +179,31 @@ def grouping(s: Setup) -> Iterator[Part]:
 
 
 def last_block(s: Setup) -> Iterator[Part]:
-    """The last block for the class token and the masked patches, and for all tokens."""
+    """The last block for the class token and the masked patches; with keys and values of all images; for all tokens.
+
+    In global views, masked or not, and for the class token alone, as in DINO and of local views.
+    """
     backbone, mask, (whole, _) = s.method(DINOV2).backbone, s.masks(), s.views(DINOV2)
 
-    def every() -> Tensor:
-        features = backbone(whole, mask)
-        return torch.cat([features.pooled, features.spatial.flatten(2).transpose(1, 2)[mask]])
+    def of_all(attention: Attention, x: Tensor, rows: Tensor) -> Tensor:
+        return attention.gather(x).flatten(0, 1).index_select(0, rows)
 
-    ways = {
-        "ours": lambda: torch.cat(backbone.pooled_and_patches(whole, mask, patches=mask)),
-        "all tokens": every,
-    }
-    what = f"last block, {int(mask.sum()) + len(mask)} of {len(mask) * (1 + mask.shape[1])} tokens (whole network)"
-    yield Part(what, {name: s.trained(compute, trainable(backbone)) for name, compute in ways.items()})
+    for asked in (mask, torch.zeros_like(mask)):
+
+        def ours(asked: Tensor = asked) -> Tensor:
+            return torch.cat(backbone.pooled_and_patches(whole, mask, patches=asked))
+
+        def attending_all(ours: Callable[[], Tensor] = ours) -> Tensor:
+            with mock.patch.object(Attention, "gather_rows", of_all):
+                return ours()
+
+        def every(asked: Tensor = asked) -> Tensor:
+            features = backbone(whole, mask)
+            return torch.cat([features.pooled, features.spatial.flatten(2).transpose(1, 2)[asked]])
+
+        ways = {"ours": ours, "keys and values of all": attending_all, "all tokens": every}
+        what = f"last block, {int(asked.sum()) + len(mask)} of {len(mask) * (1 + mask.shape[1])} tokens (whole network)"
+        yield Part(what, {name: s.trained(compute, trainable(backbone)) for name, compute in ways.items()})
 
 
 def views(s: Setup) -> Iterator[Part]:
@@ -352,29 +363,22 @@ def qkv(s: Setup) -> Iterator[Part]:
     yield Part(name, {way: s.trained(of, [x, *trainable(ways[way])]) for way, of in compute.items()})
 
 
-class Scaled(nn.Module):
-    """The weights of a linear map with a factor on each of its outputs."""
-
-    def __init__(self, scale: nn.Parameter) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.scale.view(-1, *(1 for _ in weight.shape[1:]))
-
-
 def layer_scale(s: Setup) -> Iterator[Part]:
-    """Layer scale on what a branch gives, and on the weights of its last map."""
+    """Layer scale on the weights of a branch's last map, and on what comes out of it."""
     block, x, name = block_of(s)
-    folded = copy.deepcopy(block)
-    for linear, scale in ((folded.attn.proj, folded.layer_scale1), (folded.mlp.fc2, folded.layer_scale2)):
-        assert scale is not None
-        for weights in ("weight", "bias"):
-            parametrize.register_parametrization(linear, weights, Scaled(scale))
-    folded.layer_scale1 = folded.layer_scale2 = None
-    ways = {"ours": block, "in the weights": folded}
-    compute = {way: functools.partial(module, x) for way, module in ways.items()}
-    yield Part(f"layer scale, {name}", {way: s.trained(of, [x], trainable(ways[way])) for way, of in compute.items()})
+
+    def after() -> Tensor:
+        def outside(linear: nn.Linear, x: Tensor, scale: Tensor) -> Tensor:
+            y: Tensor = linear(x) * scale
+            return y
+
+        with mock.patch.object(blocks, "scaled", outside):
+            y: Tensor = block(x)
+        return y
+
+    ways = {"ours": functools.partial(block, x), "on what comes out": after}
+    given = [x, *trainable(block)]
+    yield Part(f"layer scale, {name}", {way: s.trained(of, given) for way, of in ways.items()})
 
 
 def batch_parts(s: Setup) -> Iterator[Part]:

@@ -31,10 +31,29 @@ def test_weights_times_values_are_what_the_fused_kernel_gives_and_rows_sum_to_on
     with torch.no_grad():
         weights, values = attention.weights(x), attention.split(x)[2]
         by_hand = attention.proj((weights @ values).transpose(1, 2).reshape(4, 21, 48))
-        torch.testing.assert_close(by_hand, attention(x), rtol=0, atol=1e-5)  # float32, sums of 21 terms
+        torch.testing.assert_close(
+            by_hand, attention.proj(attention.gather(x)), rtol=0, atol=1e-5
+        )  # float32, sums of 21 terms
         torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3, 21), rtol=0, atol=1e-6)
         torch.testing.assert_close(attention.weights(x, first=2), weights[:, :, :2], rtol=0, atol=1e-6)
     assert weights.std() > 0.01
+
+
+@pytest.mark.parametrize("others", [[], [5, 9, 10, 61]])
+def test_what_some_tokens_take_is_theirs_of_all_and_so_are_gradients(others: list[int]) -> None:
+    """Without keys and values for the first tokens, with a bias of the keys that must not count, in float64."""
+    attention = lively(Attention(48, 3)).double()
+    assert isinstance(attention, Attention)
+    x = torch.randn(4, 21, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    rows = torch.tensor([0, 21, 42, 63, *others])
+    direction = torch.randn(len(rows), 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    of_all, found = attention.gather(x).flatten(0, 1)[rows], attention.gather_rows(x, rows)
+    torch.testing.assert_close(found, of_all, rtol=0, atol=1e-13)
+    weights = [x, attention.qkv.weight, attention.qkv.bias]
+    gradients = [torch.autograd.grad((y * direction).sum(), weights) for y in (of_all, found)]
+    for expected, mine in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    assert gradients[0][0].abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("registers", [0, 3])

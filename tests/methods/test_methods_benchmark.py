@@ -115,10 +115,14 @@ def test_those_in_turns_begin_in_turns_and_are_compared_pair_by_pair(benchmark: 
     assert benchmark["of_pairs"](seconds["ours"], seconds["peer"]) == (2.0, 2.0, 2.0)
 
 
-def block_flops(tokens: int, dim: int, rows: int | None = None) -> int:
-    """Forward of a transformer block of one image: attention to all tokens, projection and MLP of ``rows`` alone."""
-    attention = 2 * tokens * dim * 3 * dim + 2 * 2 * tokens**2 * dim
-    return attention + 2 * (tokens if rows is None else rows) * (dim * dim + 8 * dim * dim)
+def block_flops(tokens: int, dim: int) -> int:
+    """Forward of a transformer block of one image."""
+    return 2 * tokens * dim * 3 * dim + 2 * 2 * tokens**2 * dim + 2 * tokens * (dim * dim + 8 * dim * dim)
+
+
+def last_block_flops(tokens: int, dim: int, heads: int) -> int:
+    """The same for the class token alone: all maps once, those of keys and values too, and each head looks at all."""
+    return 2 * 12 * dim * dim + 2 * 2 * heads * tokens * dim
 
 
 def flops(benchmark: Any, module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
@@ -157,7 +161,7 @@ def test_the_count_of_a_step_of_dino_is_its_closed_form(benchmark: Any) -> None:
     dim, depth, m = 192, recipe.backbone.depth, recipe.method
     embed = {size: 2 * (size // 8) ** 2 * 64 * dim for size in (recipe.view_size, recipe.local_view_size)}
     tokens = {size: 1 + (size // 8) ** 2 for size in embed}
-    blocks = {s: (depth - 1) * block_flops(t, dim) + block_flops(t, dim, rows=1) for s, t in tokens.items()}
+    blocks = {s: (depth - 1) * block_flops(t, dim) + last_block_flops(t, dim, heads=3) for s, t in tokens.items()}
     head = 2 * (dim * m.head_hidden + m.head_hidden**2 + m.head_hidden * m.head_bottleneck)
     head += 2 * m.head_bottleneck * m.prototypes
     views = {recipe.view_size: 2, recipe.local_view_size: recipe.local_view_count}

@@ -13,6 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def scaled(linear: nn.Linear, x: Tensor, scale: Tensor | None) -> Tensor:
+    """``scale * linear(x)``; the scale (float [out] or None) is taken into the map, which has fewer numbers than x."""
+    y: Tensor = linear(x) if scale is None else F.linear(x, linear.weight * scale[:, None], linear.bias * scale)
+    return y
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, ``[N, T, D]`` to ``[N, T, D]``."""
 
@@ -21,10 +27,6 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.proj(self.gather(x))
-        return projected
 
     def gather(self, x: Tensor) -> Tensor:
         """What each token takes from all, before the projection: ``[N, T, D]`` to ``[N, T, D]``."""
@@ -35,6 +37,37 @@ class Attention(nn.Module):
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         return y.transpose(1, 2).flatten(2)
+
+    def gather_first(self, x: Tensor) -> Tensor:
+        """The same of the first token of each image alone, ``[N, D]``, without the keys and values of any.
+
+        For one query they are not worth computing: q (K x) = (q K) x, and the weighted sum of V x is V of that of x.
+        What the bias of the keys adds is the same for all tokens, and softmax does not see it.
+        """
+        to_q, to_k, to_v = self.qkv.weight.view(3, self.heads, -1, x.shape[2])
+        q_bias, _, v_bias = self.qkv.bias.view(3, self.heads, -1)
+        q = torch.einsum("ni,hdi->nhd", x[:, 0], to_q) + q_bias
+        looks = torch.einsum("nhd,hdi->nhi", q, to_k) / math.sqrt(q.shape[2])
+        taken = torch.softmax(looks @ x.transpose(1, 2), dim=-1) @ x
+        y: Tensor = torch.einsum("nhi,hdi->nhd", taken, to_v) + v_bias
+        return y.flatten(1)
+
+    def gather_rows(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The same of some tokens, ``[M, D]``: the first of each image, then any others.
+
+        Parameters
+        ----------
+        x : float [N, T, D]
+        rows : int64 [M]
+            Places in ``N * T``, of which the first N are those of the first tokens.
+        """
+        n, t = x.shape[:2]
+        first, others = self.gather_first(x), rows[n:]
+        if not len(others):
+            return first
+        images, image = torch.unique(others // t, return_inverse=True)
+        seen = self.gather(x.index_select(0, images)).flatten(0, 1)
+        return torch.cat([first, seen.index_select(0, image * t + others % t)])
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens ``[N, T, D]``: float ``[N, heads, T, D / heads]`` each."""
@@ -56,16 +89,15 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between, ``[N, T, D]`` to ``[N, T, D]``, hidden width 4 D."""
+    """Two linear layers with a GELU between, ``[N, T, D]`` to ``[N, T, D]``, hidden width 4 D, `scaled` at last."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return scaled(self.fc2, F.gelu(self.fc1(x)), scale)
 
 
 class Neighbours(nn.Module):
@@ -107,14 +139,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """The block, with its branches dropped at ``rate`` by ``draws [N, 2]`` (see `add_branch`).
 
-        With ``rows [M]`` (int64, places in ``N * T``), for these tokens alone, ``[M, D]``: the others are looked at but
-        go without the projection and the MLP, three quarters of the work.
+        With ``rows [M]`` (see `Attention.gather_rows`), for these tokens alone, ``[M, D]``: the others are looked at
+        but go without projection and MLP, three quarters of the work, and many without queries, keys and values.
         """
         first, second = (None, None) if draws is None else draws.unbind(1)
         if rows is None:
             return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
         owner = rows // x.shape[1]
-        seen = self.attn.gather(self.norm1(x)).flatten(0, 1).index_select(0, rows)
+        seen = self.attn.gather_rows(self.norm1(x), rows)
         x = add_branch(x.flatten(0, 1).index_select(0, rows), self._project, rate, first, owner, seen)
         return add_branch(x, self._mix, rate, second, owner)
 
@@ -122,12 +154,11 @@ class Block(nn.Module):
         return self._project(self.attn.gather(self.norm1(x)))
 
     def _project(self, seen: Tensor) -> Tensor:
-        y: Tensor = self.attn.proj(seen)
-        return y if self.layer_scale1 is None else y * self.layer_scale1
+        return scaled(self.attn.proj, seen, self.layer_scale1)
 
     def _mix(self, x: Tensor) -> Tensor:
-        y: Tensor = self.mlp(self.norm2(x))
-        return y if self.layer_scale2 is None else y * self.layer_scale2
+        y: Tensor = self.mlp(self.norm2(x), self.layer_scale2)
+        return y
 
     def fold(self) -> None:
         """Take the layer scales into the linear maps before them: the block computes the same without."""
