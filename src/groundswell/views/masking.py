@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from groundswell import rng
@@ -63,34 +65,36 @@ def block_masks(keys: Tensor, grid: tuple[int, int], ratio: tuple[float, float],
             where=f"ratio {ratio}, probability {probability}",
         )
     device, keys = keys.device, keys.cpu()
-    targets = _targets(keys, height * width, ratio, probability)
-    masks = torch.zeros(len(keys), height, width)
-    row, column = torch.arange(height), torch.arange(width)
-    missing, tries = targets.clone(), torch.zeros_like(targets)
+    missing = _targets(keys, height * width, ratio, probability).numpy()
+    # Some tens of rounds of small arrays, where a call of numpy costs a third of one of torch.
+    masks, tries = np.zeros((len(keys), height, width), bool), np.zeros(len(keys), int)
+    row, column = np.arange(height)[:, None], np.arange(width)
     for step in range(TRIES * height * width):
-        active = ((missing > 0) & (tries < TRIES)).nonzero()[:, 0]
+        active = np.flatnonzero((missing > 0) & (tries < TRIES))
         if not len(active):
             break
         if step % _CHUNK == 0:
-            drawn = rng.uniform(keys, f"block masks/{step // _CHUNK}", 4 * _CHUNK).double().view(-1, _CHUNK, 4)
-        u = drawn[active, step % _CHUNK]
+            drawn = rng.uniform(keys, f"block masks/{step // _CHUNK}", 4 * _CHUNK).double().view(-1, _CHUNK, 4).numpy()
+        u = drawn[active, step % _CHUNK].T
         most = missing[active]
-        cap = most.clamp(max=height * width // 2).double()
-        area = MIN_PATCHES + (cap - MIN_PATCHES) * u[:, 0]
-        aspect = torch.exp(math.log(MIN_ASPECT) * (1 - 2 * u[:, 1]))
-        h, w = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
-        top, left = torch.floor(u[:, 2] * (height - h + 1)), torch.floor(u[:, 3] * (width - w + 1))
-        inside_rows = ((row >= top[:, None]) & (row < (top + h)[:, None])).float()
-        inside_columns = ((column >= left[:, None]) & (column < (left + w)[:, None])).float()
+        cap = np.minimum(most, height * width // 2)
+        area = MIN_PATCHES + (cap - MIN_PATCHES) * u[0]
+        aspect = np.exp(math.log(MIN_ASPECT) * (1 - 2 * u[1]))
+        h, w = np.sqrt(area * aspect).round(), np.sqrt(area / aspect).round()
+        top, left = np.floor(u[2] * (height - h + 1)), np.floor(u[3] * (width - w + 1))
+        block = _between(row, top, top + h) & _between(column, left, left + w)
         before = masks[active]
-        covered = torch.einsum("nh,nhw,nw->n", inside_rows, before, inside_columns)
-        new = (h * w).long() - covered.long()
-        taken = (h < height) & (w < width) & (new > 0) & (new <= cap.long())
-        block = inside_rows[:, :, None] * (inside_columns * taken[:, None])[:, None, :]
-        masks[active] = torch.maximum(before, block)
-        missing[active] = most - torch.where(taken, new, 0)
-        tries[active] = torch.where(taken, 0, tries[active] + 1)
-    return masks.flatten(1).bool().to(device)
+        new = (block & ~before).sum((1, 2))
+        taken = (h < height) & (w < width) & (new > 0) & (new <= cap)
+        masks[active] = before | (block & taken[:, None, None])
+        missing[active] = most - np.where(taken, new, 0)
+        tries[active] = np.where(taken, 0, tries[active] + 1)
+    return torch.from_numpy(masks).flatten(1).to(device)
+
+
+def _between(place: NDArray[np.int64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which places lie in each of n ranges, their upper ends left out: bool, n times the shape of ``place``."""
+    return (place >= low[:, None, None]) & (place < high[:, None, None])
 
 
 def _targets(keys: Tensor, patches: int, ratio: tuple[float, float], probability: float) -> Tensor:
