@@ -1,4 +1,4 @@
-"""Signals as requests: the first asks, a second acts, and what a launcher passes on is no second one.
+"""Signals as requests: the first asks, a second Ctrl-C acts, and what a launcher passes on is no second one.
 
 Around what is asked they end the block at once, and what was asked in vain does so, too.
 """
@@ -33,6 +33,17 @@ def test_the_first_asks_and_the_second_acts() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_only_asks_however_often_it_comes() -> None:
+    """Slurm sends one ahead of the end of a job and one when it preempts it, while a checkpoint is being saved."""
+    before = signal.getsignal(signal.SIGTERM)
+    with listening() as request:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert request.number == signal.SIGTERM
+        request.number = 0  # answered
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_of_launched_processes_an_echo_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,15 +115,15 @@ def test_what_was_asked_in_vain_and_a_second_one_end_the_block_around(error: Div
         with stoppable(WHERE, fix="again"):
             with listening() as request:
                 for _ in range(times):
-                    signal.raise_signal(signal.SIGTERM)
+                    signal.raise_signal(signal.SIGINT)
                     asked.append(request.number)
                 if error is not None:
                     raise error
             pytest.fail("it went on")
 
-    with pytest.raises(StoppedBySignal, match="stopped by SIGTERM"):
+    with pytest.raises(StoppedBySignal, match="stopped by SIGINT"):
         work()
-    assert asked == [signal.SIGTERM]
+    assert asked == [signal.SIGINT]
 
 
 def test_an_answer_leaves_the_block_around_with_what_to_do_there() -> None:

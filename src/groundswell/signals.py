@@ -30,7 +30,9 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Catch SIGTERM (Slurm, a shutdown) and SIGINT (Ctrl-C) as requests; a second one acts at once, as usual.
+    """Catch SIGTERM (Slurm, a shutdown) and SIGINT (Ctrl-C) as requests; a second Ctrl-C acts at once, as usual.
+
+    A second SIGTERM asks again: Slurm sends one ahead of the end of a job and another when it preempts it.
 
     A request that the block has not answered by `StoppedBySignal` goes to the handler of whoever is around it, as
     `stoppable`; not to those that Python begins with, for they would end a process whose work is done.
@@ -47,7 +49,8 @@ def listening() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number
-        if time.monotonic() - came.setdefault(number, time.monotonic()) <= patience:
+        since = time.monotonic() - came.setdefault(number, time.monotonic())
+        if number == signal.SIGTERM or since <= patience:
             return
         signal.signal(number, before[number])
         signal.raise_signal(number)

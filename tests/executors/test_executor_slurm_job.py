@@ -78,6 +78,8 @@ def run_job(
     ("code", "state", "saves", "requeued"),
     [
         (75, "RUNNING", "step-3.json", True),
+        (143, "RUNNING", "step-3.json", True),  # a second signal, on the way out
+        (143, "CANCELLED", "step-3.json", False),
         (75, "RUNNING", "step-2.json", False),  # the save that was there before
         (75, "RUNNING", "", False),
         (75, "RUNNING", "step-4.pt", False),  # killed before it was whole

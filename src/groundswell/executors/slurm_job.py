@@ -13,8 +13,10 @@ AHEAD_S = 180
 """How long before the end of the job Slurm asks it to stop: a step, a look at the run and a checkpoint must fit."""
 
 # srun starts the processes itself, without torchrun: that ends with 1 whatever its processes end with, and kills them
-# 30 s after a signal. A trap keeps bash alive until srun has ended. A job that was cancelled is no longer RUNNING; one
-# that was preempted Slurm puts back itself. A job whose time is too short for a step would come back for ever.
+# 30 s after a signal. A trap keeps bash alive until srun has ended. A job that was cancelled is no longer RUNNING. One
+# that is preempted Slurm puts back itself, but not where it ends within the time of grace. Where a preemption and the
+# end of the job come together Slurm signals twice, and a process that is on its way out by then ends with 143. A job
+# whose time is too short for a step would come back for ever.
 # How many processes there are only srun knows for certain: sbatch sets SLURM_NTASKS only where it was told a number.
 _JOB = """\
 #!/usr/bin/env bash
@@ -37,7 +39,7 @@ exec "$@"'
 newest() {{ ls {saves} 2> /dev/null | grep '[.]json$' | tail -n 1; }}
 code=0 before="$(newest)"
 srun --wait=120 bash -c "$one_process" groundswell {command} || code=$?
-if (( code == 75 )) && [[ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" == RUNNING ]]; then
+if (( code == 75 || code == 143 )) && [[ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" == RUNNING ]]; then
     if [[ "$(newest)" != "$before" ]]; then
         scontrol requeue "$SLURM_JOB_ID"
     else
