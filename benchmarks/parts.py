@@ -185,8 +185,9 @@ def last_block(s: Setup) -> Iterator[Part]:
     """
     backbone, mask, (whole, _) = s.method(DINOV2).backbone, s.masks(), s.views(DINOV2)
 
-    def of_all(attention: Attention, x: Tensor, rows: Tensor) -> Tensor:
-        return attention.gather(x).flatten(0, 1).index_select(0, rows)
+    def of_all(attention: Attention, x: Tensor, others: Tensor) -> Tensor:
+        seen = attention.gather(x)
+        return torch.cat([seen[:, 0], seen.flatten(0, 1).index_select(0, others)])
 
     for asked in (mask, torch.zeros_like(mask)):
 
@@ -194,7 +195,7 @@ def last_block(s: Setup) -> Iterator[Part]:
             return torch.cat(backbone.pooled_and_patches(whole, mask, patches=asked))
 
         def attending_all(ours: Callable[[], Tensor] = ours) -> Tensor:
-            with mock.patch.object(Attention, "gather_rows", of_all):
+            with mock.patch.object(Attention, "gather_some", of_all):
                 return ours()
 
         def every(asked: Tensor = asked) -> Tensor:

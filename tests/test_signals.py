@@ -37,13 +37,24 @@ def test_the_first_asks_and_the_second_acts() -> None:
 
 def test_sigterm_only_asks_however_often_it_comes() -> None:
     """Slurm sends one ahead of the end of a job and one when it preempts it, while a checkpoint is being saved."""
-    before = signal.getsignal(signal.SIGTERM)
-    with listening() as request:
-        for _ in range(3):
-            signal.raise_signal(signal.SIGTERM)
-        assert request.number == signal.SIGTERM
-        request.number = 0  # answered
-    assert signal.getsignal(signal.SIGTERM) is before
+    acted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: acted.append(number))
+
+    def work() -> None:
+        with listening() as request:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGTERM)
+            assert request.number == signal.SIGTERM
+            raise StoppedBySignal("stopped")
+
+    try:
+        with pytest.raises(StoppedBySignal):
+            work()
+        assert acted == []
+        signal.raise_signal(signal.SIGTERM)
+        assert acted == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_of_launched_processes_an_echo_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,24 +117,33 @@ def test_outside_the_main_thread_nothing_is_caught() -> None:
     assert found == handlers()
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "times", "heard"),
+    [
+        (signal.SIGINT, 1, [signal.SIGINT]),
+        (signal.SIGINT, 2, [signal.SIGINT]),  # the second ends the block around before it is noted
+        (signal.SIGTERM, 2, [signal.SIGTERM, signal.SIGTERM]),
+    ],
+)
 @pytest.mark.parametrize("error", [None, DivergedError("the run has diverged")])
-def test_what_was_asked_in_vain_and_a_second_one_end_the_block_around(error: DivergedError | None, times: int) -> None:
+def test_what_was_asked_in_vain_and_a_second_ctrl_c_end_the_block_around(
+    error: DivergedError | None, number: signal.Signals, times: int, heard: list[int]
+) -> None:
     asked: list[int] = []
 
     def work() -> None:
         with stoppable(WHERE, fix="again"):
             with listening() as request:
                 for _ in range(times):
-                    signal.raise_signal(signal.SIGINT)
+                    signal.raise_signal(number)
                     asked.append(request.number)
                 if error is not None:
                     raise error
             pytest.fail("it went on")
 
-    with pytest.raises(StoppedBySignal, match="stopped by SIGINT"):
+    with pytest.raises(StoppedBySignal, match=f"stopped by {number.name}"):
         work()
-    assert asked == [signal.SIGINT]
+    assert asked == heard
 
 
 def test_an_answer_leaves_the_block_around_with_what_to_do_there() -> None:

@@ -45,12 +45,16 @@ def listening() -> Iterator[StopRequest]:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as `groundswell.distributed` has it, without its torch
     patience = REPEAT_S if launched else 0.0
-    came: dict[int, float] = {}
+    first: float | None = None
 
     def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         request.number = number
-        since = time.monotonic() - came.setdefault(number, time.monotonic())
-        if number == signal.SIGTERM or since <= patience:
+        if number == signal.SIGTERM:
+            return
+        now = time.monotonic()
+        first = now if first is None else first
+        if now - first <= patience:
             return
         signal.signal(number, before[number])
         signal.raise_signal(number)

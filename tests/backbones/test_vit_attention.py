@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from groundswell.backbones import BackboneSettings, VisionTransformer, build_backbone, transformers_keys
-from groundswell.backbones.blocks import Attention, Block
+from groundswell.backbones.blocks import Attention, Block, scaled
 from groundswell.backbones.transformers_keys import to_transformers, transformers_config
 from groundswell.errors import ModelError
 
@@ -45,15 +46,27 @@ def test_what_some_tokens_take_is_theirs_of_all_and_so_are_gradients(others: lis
     attention = lively(Attention(48, 3)).double()
     assert isinstance(attention, Attention)
     x = torch.randn(4, 21, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    rows = torch.tensor([0, 21, 42, 63, *others])
-    direction = torch.randn(len(rows), 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    of_all, found = attention.gather(x).flatten(0, 1)[rows], attention.gather_rows(x, rows)
+    direction = torch.randn(4 + len(others), 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    of_all = attention.gather(x).flatten(0, 1)[[0, 21, 42, 63, *others]]
+    found = attention.gather_some(x, torch.tensor(others, dtype=torch.int64))
     torch.testing.assert_close(found, of_all, rtol=0, atol=1e-13)
     weights = [x, attention.qkv.weight, attention.qkv.bias]
     gradients = [torch.autograd.grad((y * direction).sum(), weights) for y in (of_all, found)]
     for expected, mine in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert gradients[0][0].abs().mean() > 1e-3
+
+
+def test_a_scale_in_the_map_is_one_on_what_comes_out() -> None:
+    linear, x = lively(nn.Linear(5, 4)).double(), torch.randn(7, 5, dtype=torch.float64)
+    assert isinstance(linear, nn.Linear)
+    scale = torch.linspace(-0.4, 0.5, 4, dtype=torch.float64).requires_grad_()
+    weights = [linear.weight, linear.bias, scale]
+    outs = linear(x) * scale, scaled(linear, x, scale)
+    torch.testing.assert_close(*outs, rtol=0, atol=1e-14)
+    for pair in zip(*(torch.autograd.grad(y.square().sum(), weights) for y in outs), strict=True):
+        torch.testing.assert_close(*pair, rtol=0, atol=1e-13)
+    assert torch.equal(scaled(linear, x, None), linear(x))
 
 
 @pytest.mark.parametrize("registers", [0, 3])

@@ -163,26 +163,37 @@ def test_what_is_asked_for_is_that_of_the_whole_forward_and_so_are_gradients(
 
 
 def test_the_last_block_works_for_the_chosen_tokens_alone() -> None:
-    vit, seen = network(), []
+    """Its MLP for them, its queries, keys and values for the images that are asked for more than their class token."""
+    vit, mixed, attended = network(), [], []
     for block in vit.blocks:
-        block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numel() // 16))  # type: ignore[union-attr]
+        block.mlp.register_forward_pre_hook(lambda _, given: mixed.append(given[0].numel() // 16))  # type: ignore[union-attr]
+        block.attn.qkv.register_forward_pre_hook(lambda _, given: attended.append(len(given[0])))  # type: ignore[union-attr]
     vit.pooled_and_patches(images(6))
-    assert seen == [6 * 17, 6 * 17, 6]
+    assert (mixed, attended) == ([6 * 17, 6 * 17, 6], [6, 6])
+    wanted = torch.zeros(6, 16, dtype=torch.bool)
+    wanted[1, 3] = wanted[4, 0] = wanted[4, 9] = True
+    mixed.clear(), attended.clear()
+    vit.pooled_and_patches(images(6), patches=wanted)
+    assert (mixed, attended) == ([6 * 17, 6 * 17, 6 + 3], [6, 6, 2])
 
 
-def test_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_kernel_is() -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_kernel_is(first: bool) -> None:
     attention = Attention(48, 3)
-    x = torch.randn(4, 65, 48, generator=torch.Generator().manual_seed(2))
+    source = torch.Generator().manual_seed(2)
+    x = torch.randn(16, 65, 48, generator=source)
     with torch.no_grad():
-        attention.qkv.weight.mul_(4)  # logits that tell tokens apart
+        attention.qkv.weight.normal_(std=0.3, generator=source)  # logits that tell tokens apart: up to about 20
+        attention.qkv.bias.zero_()
         exact = attention.gather(x)
-        half = attention.to(torch.bfloat16)
-        ours = half.gather(x.bfloat16()).float() - exact
-        fused = F.scaled_dot_product_attention(*half.split(x.bfloat16())).transpose(1, 2).flatten(2).float() - exact
-    assert (
-        ours.abs().mean() < 1.5 * fused.abs().mean()
-    )  # bfloat16 keeps 8 bits: most of either is the rounding of q, k, v
-    assert ours.abs().mean() < 0.02 * exact.abs().mean().clamp(min=0.1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ours = attention.gather_first(x)[:, None] if first else attention.gather(x)
+            fused = F.scaled_dot_product_attention(*attention.split(x)).transpose(1, 2).flatten(2)
+    shown = slice(0, 1 if first else None)
+    error, its_error = ((y.float() - exact[:, shown]).abs().mean() for y in (ours, fused[:, shown]))
+    # bfloat16 keeps 8 bits: most of either is the rounding of q, k, v. Of 60 seeds 0.8 to 1.14 and 1.2 to 1.26.
+    assert error < (1.15 if first else 1.5) * its_error
+    assert 0 < error < 0.03 * exact.abs().mean()
 
 
 def test_neighbours_begin_as_none_and_leave_class_token_and_registers_alone() -> None:

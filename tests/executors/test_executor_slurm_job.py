@@ -28,7 +28,11 @@ done
 exit "$CODE"
 """
 SCONTROL = """#!/bin/bash
-if [[ "$1 $2" == "show hostnames" ]]; then echo "first"; echo "second"; else echo "$@" >> "$CALLS"; fi
+case "$1 $2" in
+    "show hostnames") echo "first"; echo "second" ;;
+    "show job") echo "   PreemptEligibleTime=2026-11-30T21:59:06 PreemptTime=$PREEMPTED" ;;
+    *) echo "$@" >> "$CALLS" ;;
+esac
 """
 PYTHON = """#!/bin/bash
 echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $OMP_NUM_THREADS"
@@ -41,7 +45,7 @@ def stand_ins(folder: Path, state: str) -> Path:
     for name, body in {
         "srun": SRUN,
         "scontrol": SCONTROL,
-        "squeue": f"#!/bin/bash\necho {state}\n",
+        "squeue": f"#!/bin/bash\necho {'RUNNING' if state == 'PREEMPTED' else state}\n",
         "python": PYTHON,
     }.items():
         (folder / name).write_text(body)
@@ -69,6 +73,7 @@ def run_job(
         "SLURM_JOB_ID": "41",
         "SLURM_JOB_NODELIST": "n[1-2]",
         "CALLS": str(calls),
+        "PREEMPTED": "2026-11-30T21:59:37" if state == "PREEMPTED" else "None",  # as of a job that runs in its grace
     }
     done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=always | environment)
     return done, calls.read_text().splitlines()
@@ -78,7 +83,11 @@ def run_job(
     ("code", "state", "saves", "requeued"),
     [
         (75, "RUNNING", "step-3.json", True),
-        (143, "RUNNING", "step-3.json", True),  # a second signal, on the way out
+        (143, "RUNNING", "step-3.json", False),
+        (143, "PREEMPTED", "step-3.json", True),  # a second signal, on the way out
+        (143, "PREEMPTED", "", True),  # before it listened
+        (75, "PREEMPTED", "step-2.json", True),
+        (1, "PREEMPTED", "step-3.json", False),
         (143, "CANCELLED", "step-3.json", False),
         (75, "RUNNING", "step-2.json", False),  # the save that was there before
         (75, "RUNNING", "", False),
@@ -101,6 +110,8 @@ def test_bash_starts_every_process_and_requeues_what_was_stopped(
         [f"{rank}/4 {rank % 2}/2 first:20041 3", *each] for rank in range(4)
     ]
     assert calls == (["requeue 41"] if requeued else [])
+    too_short = code == 75 and state == "RUNNING" and not requeued
+    assert ("no step was done in this time" in done.stderr) == too_short
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 
 def scaled(linear: nn.Linear, x: Tensor, scale: Tensor | None) -> Tensor:
-    """``scale * linear(x)``; the scale (float [out] or None) is taken into the map, which has fewer numbers than x."""
+    """``scale * linear(x)``, scale float [out] or None, taken into the map: mostly fewer numbers than it gives."""
     y: Tensor = linear(x) if scale is None else F.linear(x, linear.weight * scale[:, None], linear.bias * scale)
     return y
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, ``[N, T, D]`` to ``[N, T, D]``."""
+    """Multi-head self-attention in two halves: what tokens take from all (`gather`), and the projection of that."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         return y.transpose(1, 2).flatten(2)
 
     def gather_first(self, x: Tensor) -> Tensor:
-        """The same of the first token of each image alone, ``[N, D]``, without the keys and values of any.
+        """What `gather` gives of the first token of each image, ``[N, D]``, without the keys and values of any.
 
         For one query they are not worth computing: q (K x) = (q K) x, and the weighted sum of V x is V of that of x.
         What the bias of the keys adds is the same for all tokens, and softmax does not see it.
@@ -48,26 +48,26 @@ class Attention(nn.Module):
         q_bias, _, v_bias = self.qkv.bias.view(3, self.heads, -1)
         q = torch.einsum("ni,hdi->nhd", x[:, 0], to_q) + q_bias
         looks = torch.einsum("nhd,hdi->nhi", q, to_k) / math.sqrt(q.shape[2])
-        taken = torch.softmax(looks @ x.transpose(1, 2), dim=-1) @ x
-        y: Tensor = torch.einsum("nhi,hdi->nhd", taken, to_v) + v_bias
+        with torch.autocast(x.device.type, enabled=False):  # logits as exact as the fused kernel has them
+            weights = torch.softmax(looks.to(x.dtype) @ x.transpose(1, 2), dim=-1)
+        y: Tensor = torch.einsum("nhi,hdi->nhd", weights @ x, to_v) + v_bias
         return y.flatten(1)
 
-    def gather_rows(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The same of some tokens, ``[M, D]``: the first of each image, then any others.
+    def gather_some(self, x: Tensor, others: Tensor) -> Tensor:
+        """What `gather` gives of the first token of each image, and of others: ``[N + M, D]``.
 
         Parameters
         ----------
         x : float [N, T, D]
-        rows : int64 [M]
-            Places in ``N * T``, of which the first N are those of the first tokens.
+        others : int64 [M], ascending
+            Places in ``N * T``.
         """
-        n, t = x.shape[:2]
-        first, others = self.gather_first(x), rows[n:]
+        first, t = self.gather_first(x), x.shape[1]
         if not len(others):
             return first
-        images, image = torch.unique(others // t, return_inverse=True)
-        seen = self.gather(x.index_select(0, images)).flatten(0, 1)
-        return torch.cat([first, seen.index_select(0, image * t + others % t)])
+        owners, owner = torch.unique_consecutive(others // t, return_inverse=True)
+        seen = self.gather(x.index_select(0, owners)).flatten(0, 1)
+        return torch.cat([first, seen.index_select(0, owner * t + others % t)])
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens ``[N, T, D]``: float ``[N, heads, T, D / heads]`` each."""
@@ -136,19 +136,23 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP(dim)
 
-    def forward(self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rate: float = 0.0, draws: Tensor | None = None, others: Tensor | None = None
+    ) -> Tensor:
         """The block, with its branches dropped at ``rate`` by ``draws [N, 2]`` (see `add_branch`).
 
-        With ``rows [M]`` (see `Attention.gather_rows`), for these tokens alone, ``[M, D]``: the others are looked at
-        but go without projection and MLP, three quarters of the work, and many without queries, keys and values.
+        With ``others`` (int64 [M], ascending places in ``N * T``) only for the first token of each image and for these,
+        ``[N + M, D]``: the rest is looked at but goes without projection and MLP, three quarters of the work, and where
+        an image has none of the others without queries, keys and values.
         """
         first, second = (None, None) if draws is None else draws.unbind(1)
-        if rows is None:
+        if others is None:
             return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
-        owner = rows // x.shape[1]
-        seen = self.attn.gather_rows(self.norm1(x), rows)
-        x = add_branch(x.flatten(0, 1).index_select(0, rows), self._project, rate, first, owner, seen)
-        return add_branch(x, self._mix, rate, second, owner)
+        n, t = x.shape[:2]
+        rows = torch.cat([torch.arange(0, n * t, t, device=x.device), others])
+        seen = self.attn.gather_some(self.norm1(x), others)
+        x = add_branch(x.flatten(0, 1).index_select(0, rows), self._project, rate, first, rows // t, seen)
+        return add_branch(x, self._mix, rate, second, rows // t)
 
     def _attend(self, x: Tensor) -> Tensor:
         return self._project(self.attn.gather(self.norm1(x)))

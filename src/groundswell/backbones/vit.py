@@ -217,7 +217,7 @@ class VisionTransformer(Backbone):
         self,
         x: Tensor,
         draws: Tensor | None = None,
-        rows: Tensor | None = None,
+        others: Tensor | None = None,
         visit: Visit | None = None,
         grid: tuple[int, int] | None = None,
     ) -> Tensor:
@@ -225,7 +225,8 @@ class VisionTransformer(Backbone):
 
         ``grid`` is how many rows and columns of patches the tokens are, which `Neighbours` asks for.
 
-        With ``rows [M]``, the tokens at these places in ``N * T`` alone: ``[M, D]``, the last block spared the others.
+        With ``others`` (int64 [M], ascending places in ``N * T``) the first token of each image and these alone,
+        ``[N + M, D]``: the last block is spared the rest.
         ``visit(n, tokens)`` is shown the tokens after n blocks, from none to all.
         """
         last = len(self.blocks) - 1
@@ -236,7 +237,7 @@ class VisionTransformer(Backbone):
                 assert grid is not None
                 x = torch.cat([x[:, : self.prefix], self.neighbours(x[:, self.prefix :], grid)], dim=1)
             drawn = None if draws is None else draws[:, 2 * i : 2 * i + 2]
-            x = block(x, rate, drawn, rows if i == last else None)
+            x = block(x, rate, drawn, others if i == last else None)
         if visit is not None:
             visit(len(self.blocks), x)
         y: Tensor = self.norm(x)
@@ -267,11 +268,11 @@ class VisionTransformer(Backbone):
             return features.pooled, spatial[:0, 0] if patches is None else spatial[patches]
         x = self.embed(images, mask)
         n, t = x.shape[:2]
-        rows = torch.arange(0, n * t, t, device=x.device)
+        others = torch.empty(0, dtype=torch.int64, device=x.device)
         if patches is not None:
             image, patch = patches.nonzero(as_tuple=True)
-            rows = torch.cat([rows, image * t + self.prefix + patch])
-        y = self.transform(x, draws, rows, grid=self._grid_of(images))
+            others = image * t + self.prefix + patch
+        y = self.transform(x, draws, others, grid=self._grid_of(images))
         return y[:n], y[n:]
 
     def forward(self, images: Tensor, mask: Tensor | None = None, draws: Tensor | None = None) -> Features:

@@ -54,8 +54,9 @@ def pretrain(
     """Pretrain a backbone on archives, without labels.
 
     Writes a run directory: settings, metrics (JSON lines and TensorBoard), checkpoints, and `model/`, which `embed`
-    takes. Ctrl-C or SIGTERM stops between two steps with a checkpoint and exit code 75; the same command with
-    `--resume` goes on, on a CPU to the same bits as if nothing had happened (unless the length is in minutes).
+    takes. Ctrl-C or SIGTERM stops between two steps with a checkpoint and exit code 75 (a second Ctrl-C at once);
+    the same command with `--resume` goes on, on a CPU to the same bits as if nothing had happened (unless the length
+    is in minutes).
 
     Several processes, one for each GPU: `torchrun --nproc-per-node 4 -m groundswell pretrain ...`, each with its part
     of the batch. `--launcher slurm --sbatch=--ntasks=4` writes a script for as many tasks of Slurm.

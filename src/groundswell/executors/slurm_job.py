@@ -14,9 +14,9 @@ AHEAD_S = 180
 
 # srun starts the processes itself, without torchrun: that ends with 1 whatever its processes end with, and kills them
 # 30 s after a signal. A trap keeps bash alive until srun has ended. A job that was cancelled is no longer RUNNING. One
-# that is preempted Slurm puts back itself, but not where it ends within the time of grace. Where a preemption and the
-# end of the job come together Slurm signals twice, and a process that is on its way out by then ends with 143. A job
-# whose time is too short for a step would come back for ever.
+# that is preempted Slurm puts back itself, but not where it ends within the time of grace; a process that does not
+# listen yet, or no more, ends with 143 (SIGTERM) there. A job whose time is too short for a step would come back for
+# ever.
 # How many processes there are only srun knows for certain: sbatch sets SLURM_NTASKS only where it was told a number.
 _JOB = """\
 #!/usr/bin/env bash
@@ -39,10 +39,11 @@ exec "$@"'
 newest() {{ ls {saves} 2> /dev/null | grep '[.]json$' | tail -n 1; }}
 code=0 before="$(newest)"
 srun --wait=120 bash -c "$one_process" groundswell {command} || code=$?
+preempted() {{ [[ "$(scontrol show job "$SLURM_JOB_ID")" == *PreemptTime=[0-9]* ]]; }}
 if (( code == 75 || code == 143 )) && [[ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" == RUNNING ]]; then
-    if [[ "$(newest)" != "$before" ]]; then
+    if preempted || [[ "$code" == 75 && "$(newest)" != "$before" ]]; then
         scontrol requeue "$SLURM_JOB_ID"
-    else
+    elif (( code == 75 )); then
         echo "no step was done in this time, so the job is not put back: give it more (--sbatch=--time=...)" >&2
     fi
 fi
@@ -59,7 +60,8 @@ def write_job(folder: Path, name: str, command: Sequence[str], saves: Path, opti
     name : str
     command : sequence of str
         Arguments of ``groundswell`` that begin the work or go on with it, ending with exit code 75 where a signal
-        stopped it. Relative paths are those of the working directory of this call.
+        stopped it (with 143 where it came too early or too late to be heard). Relative paths are those of the working
+        directory of this call.
     saves : Path
         The folder in which every save that is whole has a ``.json`` whose name comes after those of earlier ones; a
         file that a kill has left is none.
