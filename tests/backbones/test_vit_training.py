@@ -162,19 +162,24 @@ def test_what_is_asked_for_is_that_of_the_whole_forward_and_so_are_gradients(
     assert none.shape == (0, 16)
 
 
-def test_the_last_block_works_for_the_chosen_tokens_alone() -> None:
-    """Its MLP for them, its queries, keys and values for the images that are asked for more than their class token."""
-    vit, mixed, attended = network(), [], []
+def test_the_last_block_works_for_the_chosen_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its MLP and queries for them, keys and values for the images that are asked for more than their class token."""
+    vit, mixed, attended, take = network(), [], [], Attention._take
     for block in vit.blocks:
         block.mlp.register_forward_pre_hook(lambda _, given: mixed.append(given[0].numel() // 16))  # type: ignore[union-attr]
-        block.attn.qkv.register_forward_pre_hook(lambda _, given: attended.append(len(given[0])))  # type: ignore[union-attr]
+
+    def watched(self: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        attended.append((len(q), q.shape[2], k.shape[2]))
+        return take(self, q, k, v)
+
+    monkeypatch.setattr(Attention, "_take", watched)
     vit.pooled_and_patches(images(6))
-    assert (mixed, attended) == ([6 * 17, 6 * 17, 6], [6, 6])
+    assert (mixed, attended) == ([6 * 17, 6 * 17, 6], [(6, 17, 17), (6, 17, 17)])
     wanted = torch.zeros(6, 16, dtype=torch.bool)
     wanted[1, 3] = wanted[4, 0] = wanted[4, 9] = True
     mixed.clear(), attended.clear()
     vit.pooled_and_patches(images(6), patches=wanted)
-    assert (mixed, attended) == ([6 * 17, 6 * 17, 6 + 3], [6, 6, 2])
+    assert (mixed, attended) == ([6 * 17, 6 * 17, 6 + 3], [(6, 17, 17), (6, 17, 17), (2, 2, 17)])
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 
 def scaled(linear: nn.Linear, x: Tensor, scale: Tensor | None) -> Tensor:
@@ -30,7 +31,10 @@ class Attention(nn.Module):
 
     def gather(self, x: Tensor) -> Tensor:
         """What each token takes from all, before the projection: ``[N, T, D]`` to ``[N, T, D]``."""
-        q, k, v = self.split(x)
+        return self._take(*self.split(x))
+
+    def _take(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What queries ``[N, heads, S, d]`` take from keys and values ``[N, heads, T, d]``: ``[N, S, heads d]``."""
         if q.device.type == "cpu" and q.dtype == torch.bfloat16:
             # Written out: the fused kernel's backward pass is three to five times slower there (docs/speed.md).
             y = _weights(q, k).to(v.dtype) @ v
@@ -56,23 +60,32 @@ class Attention(nn.Module):
     def gather_some(self, x: Tensor, others: Tensor) -> Tensor:
         """What `gather` gives of the first token of each image, and of others: ``[N + M, D]``.
 
+        Of the others the queries alone are worked out, of their images keys and values.
+
         Parameters
         ----------
         x : float [N, T, D]
         others : int64 [M], ascending
             Places in ``N * T``.
         """
-        first, t = self.gather_first(x), x.shape[1]
+        first, (_, t, d) = self.gather_first(x), x.shape
         if not len(others):
             return first
-        owners, owner = torch.unique_consecutive(others // t, return_inverse=True)
-        seen = self.gather(x.index_select(0, owners)).flatten(0, 1)
-        return torch.cat([first, seen.index_select(0, owner * t + others % t)])
+        owners, counts = torch.unique_consecutive(others // t, return_counts=True)
+        asked = F.linear(x.flatten(0, 1).index_select(0, others), self.qkv.weight[:d], self.qkv.bias[:d])
+        q = pad_sequence(list(torch.split(asked, counts.tolist())), batch_first=True)
+        k, v = F.linear(x.index_select(0, owners), self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=2)
+        held = torch.arange(q.shape[1], device=x.device) < counts[:, None]
+        return torch.cat([first, self._take(*map(self._by_head, (q, k, v)))[held]])
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens ``[N, T, D]``: float ``[N, heads, T, D / heads]`` each."""
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=2))
+        q, k, v = (self._by_head(part) for part in self.qkv(x).chunk(3, dim=2))
         return q, k, v
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """``[N, T, D]`` as ``[N, heads, T, D / heads]``."""
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def weights(self, x: Tensor, first: int | None = None) -> Tensor:
         """What the fused kernel never shows: float ``[N, heads, first or T, T]``, each row summing to one.
