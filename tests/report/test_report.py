@@ -16,7 +16,7 @@ from groundswell.cli import verbs  # noqa: F401
 from groundswell.cli.app import application
 from groundswell.encoder.provenance import DataUsed
 from groundswell.encoder.table import EmbeddingTable
-from groundswell.errors import UsageError
+from groundswell.errors import DataError, UsageError
 from groundswell.report.build import write_report
 from groundswell.report.inputs import ResultsFolder, Run, find
 from groundswell.report.labels import class_column, metric_name, number, spaced, tag_columns
@@ -300,6 +300,15 @@ def test_a_run_is_read_to_its_last_whole_line(made: Path) -> None:
     assert len(run.rows) == 30
     assert run.settings["name"] == "tiny"
     assert run.environment == []
+
+
+@pytest.mark.parametrize("text", ["[{", '{"python": "3.11"}', "\udcff"])
+def test_a_damaged_environment_names_its_file_and_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / "environment.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=r"environment\.json[\s\S]*why: [\s\S]*fix: move it away"):
+        _ = Run(tmp_path).environment
+    (tmp_path / "environment.json").write_text('[{"python": "3.11"}]')
+    assert Run(tmp_path).environment == [{"python": "3.11"}]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,9 @@ def test_policies_tell_what_they_break():
     assert set(ViewPolicy(half, 16).unphysical_for()) == {"gamma_curve"}
 
 
+SWAPPED = "tag_biological_slicks oil_share tag_low_wind tag_sea_ice wind_speed nrcs_db sigma0_mean nv looks"
+
+
 @pytest.mark.parametrize(
     ("views", "broken"),
     [
@@ -133,13 +136,14 @@ def test_policies_tell_what_they_break():
         ({"contrast": {"p": 0.5}}, "nv looks hs"),
         ({"speckle": {"p": 0.5}}, "nv looks"),
         ({"noise": {"p": 0.5}}, "nv looks nesz_db"),
-        ({"gain": {"p": 0.5}}, "wind_speed nesz_db"),
+        ({"gain": {"p": 0.5}}, "wind_speed nesz_db nrcs_db sigma0_mean"),
         ({"erasing": {"p": 0.5}}, "tag_icebergs IB ship"),
-        ({"inversion": {"p": 0.5}}, "tag_biological_slicks oil_share tag_low_wind tag_sea_ice wind_speed nv looks"),
-        ({"solarise": {"p": 0.5}}, "tag_biological_slicks oil_share tag_low_wind tag_sea_ice wind_speed nv looks hs"),
+        ({"inversion": {"p": 0.5}}, SWAPPED),
+        ({"solarise": {"p": 0.5}}, SWAPPED + " hs"),
         (
             {"mixup": {"p": 0.5}},
-            "azimuth_cutoff_m sigma_v nv looks nesz_db wind_speed hs wl_1 air_temperature oil_share",
+            "azimuth_cutoff_m sigma_v nv looks nesz_db nrcs_db sigma0_mean wind_speed hs wl_1 air_temperature "
+            "oil_share",
         ),
         ({"geometry": {"scale": (0.5, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1"),
         ({"geometry": {"scale": (0.3, 0.3)}}, "tag_icebergs IB ship"),
@@ -154,7 +158,7 @@ def test_the_labels_that_each_part_of_a_view_breaks(views, broken):
     columns = [
         *("azimuth_cutoff_m", "sigma_v", "nv", "looks", "nesz_db", "wind_speed", "hs", "wl_1", "air_temperature"),
         *("tag_icebergs", "IB", "ship", "tag_biological_slicks", "oil_share", "tag_low_wind", "tag_sea_ice"),
-        *("phenomenon", "tag_rain_cells", "level", "name"),
+        *("phenomenon", "tag_rain_cells", "level", "name", "nrcs_db", "sigma0_mean"),
     ]
     settings = ViewSettings(**{"geometry": {"scale": (1.0, 1.0)}, **views})
     notes = ViewPolicy(settings, 16).unphysical_for()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundswell import files
-from groundswell.errors import UsageError
+from groundswell.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from groundswell.archive.reader import Archive
@@ -50,9 +50,23 @@ class Run:
 
     @cached_property
     def environment(self) -> list[dict[str, Any]]:
-        """One entry for the start and each resumption; empty where it was not kept."""
+        """One entry for the start and each resumption; empty where it was not kept.
+
+        Raises
+        ------
+        DataError
+            When environment.json is damaged.
+        """
         path = self.path / "environment.json"
-        return list(files.read_json(path)) if path.exists() else []
+        try:
+            entries = files.read_json(path) if path.exists() else []
+            if not isinstance(entries, list):
+                raise DataError("a file is no list", where=path)
+        except DataError as error:
+            why = error.why or error.what
+            fix = "move it away: the report then does without the machine, the versions and the data of the run"
+            raise DataError("what a run was made on cannot be told", where=path, why=why, fix=fix) from error
+        return entries
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ NUMBERS = {
     "sizes": ("length", "width"),
     "the azimuth cut-off": ("cutoff", "cut_off", "sigma_v"),
     "texture": ("nv", "normali[sz]ed_?variance", "skewness", "kurtosis", "looks", "enl"),
+    "the level": ("nrcs", "sigma_?0"),
     "noise level": ("nesz", "noise"),
     "temperature": ("temperature", "sst"),
     "shares": ("concentration", "thickness", "share", "fraction"),

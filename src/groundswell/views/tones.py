@@ -12,13 +12,14 @@ from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.views.operation import LINEAR, Operation, PixelScale, log_draw, to_pixels
 from groundswell.views.ranges import NotNegative, Positive, Range
 
+_LEVEL = ("wind speed from the absolute level", "the level of sigma0", "noise level")
 _MIRRORED = dict.fromkeys(LINEAR, "mirrored about a level, a linear signal becomes negative, which no radar measures")
 
 
 class Gain(Operation):
     """One gain for the whole imagette, in dB: a calibration error, or another wind. Ratios of channels keep theirs."""
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed from the absolute level", "noise level")
+    unphysical_for: ClassVar[tuple[str, ...]] = _LEVEL
     spares: ClassVar[frozenset[Quantity]] = frozenset({Quantity.RATIO})
     reads_scale: ClassVar[bool] = True
     db: Range = (-1.5, 1.5)
@@ -33,7 +34,7 @@ class Brightness(Operation):
     Nothing is clipped at white.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wind speed from the absolute level", "noise level")
+    unphysical_for: ClassVar[tuple[str, ...]] = _LEVEL
     spares: ClassVar[frozenset[Quantity]] = frozenset({Quantity.RATIO})
     reads_scale: ClassVar[bool] = True
     linear_only: ClassVar[bool] = True
@@ -67,7 +68,12 @@ class GammaCurve(Operation):
         The pixel value that stays as it is.
     """
 
-    unphysical_for: ClassVar[tuple[str, ...]] = ("wave height from the modulation depth", "wind speed", "texture")
+    unphysical_for: ClassVar[tuple[str, ...]] = (
+        "wave height from the modulation depth",
+        "wind speed",
+        "the level of sigma0",
+        "texture",
+    )
     refuses: ClassVar[Mapping[Quantity, str]] = {
         **dict.fromkeys(DECIBELS, "a power of the intensity is a factor on its decibels: that is contrast"),
         Quantity.SIGMA0: "sigma0 is negative where noise was taken off, and has no power there",
@@ -90,7 +96,7 @@ class Inversion(Operation):
     unphysical_for: ClassVar[tuple[str, ...]] = (
         "slicks against bright ice",
         "wind speed",
-        "the sign of sigma0",
+        "the level and sign of sigma0",
         "texture",
     )
     refuses: ClassVar[Mapping[Quantity, str]] = _MIRRORED
@@ -113,7 +119,7 @@ class Solarise(Operation):
         "slicks against bright ice",
         "wind speed",
         "wave height",
-        "the sign of sigma0",
+        "the level and sign of sigma0",
         "texture",
     )
     refuses: ClassVar[Mapping[Quantity, str]] = {
