@@ -46,6 +46,7 @@ LIMIT = {"fp32": 1e-3, "bf16": 5e-2}
 IMAGE = 256  # px, of ``chunks``
 
 Way = Callable[[], list[Tensor]]
+Gather = Callable[[Attention, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,9 @@ def grouping(s: Setup) -> Iterator[Part]:
 
 
 def last_block(s: Setup) -> Iterator[Part]:
-    """The last block for the class token and the masked patches; with keys and values of all images; for all tokens.
+    """The last block for the class token and the masked patches; attending for more; for all tokens.
+
+    For more: with queries of all tokens of the images with a masked patch; with keys and values of all images, too.
 
     In global views, masked or not, and for the class token alone, as in DINO and of local views.
     """
@@ -189,20 +192,28 @@ def last_block(s: Setup) -> Iterator[Part]:
         seen = attention.gather(x)
         return torch.cat([seen[:, 0], seen.flatten(0, 1).index_select(0, others)])
 
+    def of_images(attention: Attention, x: Tensor, others: Tensor) -> Tensor:
+        owners, owner = torch.unique_consecutive(others // x.shape[1], return_inverse=True)
+        seen = attention.gather(x.index_select(0, owners)).flatten(0, 1)
+        places = owner * x.shape[1] + others % x.shape[1]
+        return torch.cat([attention.gather_first(x), seen.index_select(0, places)])
+
     for asked in (mask, torch.zeros_like(mask)):
 
         def ours(asked: Tensor = asked) -> Tensor:
             return torch.cat(backbone.pooled_and_patches(whole, mask, patches=asked))
 
-        def attending_all(ours: Callable[[], Tensor] = ours) -> Tensor:
-            with mock.patch.object(Attention, "gather_some", of_all):
+        def attending(gather_some: Gather, ours: Callable[[], Tensor] = ours) -> Tensor:
+            with mock.patch.object(Attention, "gather_some", gather_some):
                 return ours()
 
         def every(asked: Tensor = asked) -> Tensor:
             features = backbone(whole, mask)
             return torch.cat([features.pooled, features.spatial.flatten(2).transpose(1, 2)[asked]])
 
-        ways = {"ours": ours, "keys and values of all": attending_all, "all tokens": every}
+        ways = {"ours": ours, "all tokens": every, "keys and values of all": functools.partial(attending, of_all)}
+        if asked.any():
+            ways["queries of their images"] = functools.partial(attending, of_images)
         what = f"last block, {int(asked.sum()) + len(mask)} of {len(mask) * (1 + mask.shape[1])} tokens (whole network)"
         yield Part(what, {name: s.trained(compute, trainable(backbone)) for name, compute in ways.items()})
 
