@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from groundswell import config
 from groundswell.ablation.grid import read_grid
 from groundswell.config import Settings
 from groundswell.errors import ConfigError
+from groundswell.training.recipe import resolve_recipe
 
 
 class Adam(Settings):
@@ -184,6 +186,28 @@ def test_settings_that_are_not_valid_together_are_not_all_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         config.validate(Ordered, {"low": 2})
     assert (caught.value.what, caught.value.where) == ("the setting 'high' is missing", None)
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "fix"),
+    [
+        ("method.name=dinov3", "'dinov3'", r"did you mean .*'dinov2'"),
+        ("method=dino", "'dino'", r"method\.PART=VALUE \(.*name.*\)"),
+        ("backbone=vit-s/16", "'vit-s/16'", r"backbone\.PART=VALUE \(.*depth.*name.*\)"),
+    ],
+)
+def test_a_section_is_told_from_its_parts(override: str, where: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=r"the setting '(method|backbone)(\.name)?'") as caught:
+        resolve_recipe([("demo", config.read_recipe("demo")[0])], [override])
+    assert caught.value.where == where
+    assert re.search(fix, caught.value.fix or "")
+
+
+def test_a_fault_of_a_whole_section_does_not_show_all_of_it() -> None:
+    with pytest.raises(ConfigError, match="the setting 'method'") as caught:
+        resolve_recipe([("small", config.read_recipe("oceansar2-small")[0])], ["method.mask_ratio=[0.5, 0.1]"])
+    assert caught.value.where is None
+    assert "low <= high" in (caught.value.why or "")
 
 
 def test_a_name_with_brackets_is_told_whole() -> None:

@@ -177,10 +177,20 @@ def validate(schema: type[S], values: Mapping[str, Any]) -> S:
             ) from error
         if first["type"] == "missing":  # its input is all that was given beside it
             raise ConfigError(f"the setting {name!r} is missing", fix=f"give {name}") from error
+        if first["type"] == "union_tag_invalid":
+            tag, tags = str(first["ctx"]["tag"]), re.findall(r"'([^']*)'", first["ctx"]["expected_tags"])
+            fix = did_you_mean(tag, tags)
+            raise ConfigError(f"bad value for the setting {f'{name}.name'!r}", where=repr(tag), fix=fix) from error
+        if first["type"] in ("model_attributes_type", "model_type"):
+            raise ConfigError(
+                f"the setting {name!r} has parts of its own, and no value",
+                where=repr(first["input"]),
+                fix=f"give one part at a time, {name}.PART=VALUE ({', '.join(_known(schema, first['loc']))})",
+            ) from error
         alike = [fault["msg"].removeprefix("Value error, ") for fault in faults if _key(schema, fault["loc"]) == name]
         raise ConfigError(
             f"bad value for the setting {name!r}" if name else "the settings are not valid together",
-            where=repr(first.get("input")) if name else None,
+            where=repr(given) if name and not isinstance(given := first.get("input"), Mapping) else None,
             why="; ".join(alike),  # one for each part of a union
         ) from error
 

@@ -95,7 +95,8 @@ def refusing(what: str, where: Path) -> Iterator[None]:
 
 
 def _refused(what: str, where: Path, error: OSError) -> GroundswellError:
-    fix = f"{_fix(error)}, then run the command again: what was written before is whole and is kept"
+    again = "then run the command again (`pretrain` with --resume)"
+    fix = f"{_fix(error)}, {again}: what was written before is whole and is kept"
     return GroundswellError(what, where=where, why=error.strerror or str(error), fix=fix)
 
 

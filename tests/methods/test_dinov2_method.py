@@ -110,6 +110,11 @@ def test_weights_of_the_terms() -> None:
     assert whole.item() == pytest.approx(0.5 * parts["dino"] + 2 * parts["ibot"] + 0.1 * parts["koleo"], rel=1e-5)
 
 
+def test_no_term_at_all_is_refused_with_the_settings() -> None:
+    with pytest.raises(ValueError, match="nothing to learn"):
+        DINOv2Settings(dino_weight=0, ibot_weight=0, koleo_weight=0)
+
+
 def test_everything_of_the_student_learns_and_nothing_of_the_teacher() -> None:
     method = shaken(tiny(separate_heads=True, drop_path=0.0))
     method.loss(*batch())[0].backward()

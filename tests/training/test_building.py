@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from groundswell.archive.reader import Archive
+from groundswell.archive.reader import Archive, open_archive
 from groundswell.encoder.preprocessing import ChannelInput, PreprocessingSettings
 from groundswell.errors import ArchiveError, DataError, UsageError
 from groundswell.physics.imagette import Channel, Quantity
@@ -119,6 +119,11 @@ def test_a_bad_row_anywhere_is_refused_from_the_catalogue(archive: Archive, chan
             check_fits(recipe, archives)
     spared = tiny_recipe(where="id != 'w0030'", preprocessing={"quantity": "sigma0_db"})
     check_fits(spared, [with_row(archive, 30, **changes)])
+
+
+def test_images_that_are_given_twice_are_refused(archive: Archive) -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        check_fits(tiny_recipe(where=None), [archive, open_archive(archive.path)])
 
 
 @pytest.mark.parametrize("where", [None, "split == 'train'"])

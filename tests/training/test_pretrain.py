@@ -728,8 +728,30 @@ def test_starting_from_a_model(archive: Archive, undisturbed: dict[str, Path], t
     before, after = load(start).backbone, load(tmp_path / "from" / "model").backbone
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
     wider = tiny_recipe(length={"steps": 1}, backbone={"name": "resnet18", "width": 8})
-    with pytest.raises(ModelError, match="another backbone"):
+    with pytest.raises(ModelError, match="another backbone") as caught:
         pretrain([archive], wider, tmp_path / "wider", init=start)
+    assert caught.value.fix == f"set backbone.width={tiny_recipe().backbone.width}"
+
+
+def test_a_run_stopped_before_its_first_step_leaves_no_model(archive: Archive, output: Path) -> None:
+    """Its weights are fresh, and would pass for trained ones."""
+    preload = Feed._preload
+
+    def stopped(self: Feed) -> None:
+        preload(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Feed, "_preload", stopped)
+        with pytest.raises(StoppedBySignal, match="step 0"):
+            pretrain([archive], tiny_recipe(), output)
+    assert [path.name for path in (output / "checkpoints").glob("*.pt")] == ["step-00000000.pt"]
+    assert not (output / "model").exists()
+    told = (output / "run.log").read_text()
+    assert "INFO the run ended here: stopped by SIGTERM" in told
+    assert "Traceback" not in told
+    assert pretrain([archive], tiny_recipe(), output, resume=True).resumed_at == 0
+    assert (output / "model" / "model.safetensors").exists()
 
 
 def test_what_the_model_to_start_from_was_trained_on_stays_known(

@@ -143,13 +143,13 @@ SWAPPED = "tag_biological_slicks oil_share tag_low_wind tag_sea_ice wind_speed n
         (
             {"mixup": {"p": 0.5}},
             "azimuth_cutoff_m sigma_v nv looks nesz_db nrcs_db sigma0_mean wind_speed hs wl_1 air_temperature "
-            "oil_share",
+            "oil_share height",
         ),
-        ({"geometry": {"scale": (0.5, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1"),
+        ({"geometry": {"scale": (0.5, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1 height"),
         ({"geometry": {"scale": (0.3, 0.3)}}, "tag_icebergs IB ship"),
-        ({"geometry": {"scale": (0.4, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1 tag_icebergs IB ship"),
+        ({"geometry": {"scale": (0.4, 1.0)}}, "azimuth_cutoff_m sigma_v nv looks wl_1 height tag_icebergs IB ship"),
         ({"geometry": {"scale": (1.0, 1.0), "quarter_turns": True}}, "azimuth_cutoff_m sigma_v hs"),
-        ({"elastic": {"p": 0.5}}, "azimuth_cutoff_m sigma_v wl_1"),
+        ({"elastic": {"p": 0.5}}, "azimuth_cutoff_m sigma_v wl_1 height"),
         ({}, ""),
     ],
 )
@@ -158,12 +158,17 @@ def test_the_labels_that_each_part_of_a_view_breaks(views, broken):
     columns = [
         *("azimuth_cutoff_m", "sigma_v", "nv", "looks", "nesz_db", "wind_speed", "hs", "wl_1", "air_temperature"),
         *("tag_icebergs", "IB", "ship", "tag_biological_slicks", "oil_share", "tag_low_wind", "tag_sea_ice"),
-        *("phenomenon", "tag_rain_cells", "level", "name", "nrcs_db", "sigma0_mean"),
+        *("phenomenon", "tag_rain_cells", "level", "name", "nrcs_db", "sigma0_mean", "height"),
     ]
     settings = ViewSettings(**{"geometry": {"scale": (1.0, 1.0)}, **views})
     notes = ViewPolicy(settings, 16).unphysical_for()
     found = broken_labels(notes, [f"label_{column}" for column in columns] + ["nesz_db", "looks"])
     assert set(found) == {f"label_{column}" for column in broken.split()}
+
+
+def test_the_height_of_waves_is_no_size():
+    notes = ViewPolicy(ViewSettings(geometry={"scale": (0.5, 1.0)}), 16).unphysical_for()
+    assert set(broken_labels(notes, ["label_significant_wave_height", "label_height_m"])) == {"label_height_m"}
 
 
 def test_every_operation_breaks_something_and_every_kind_is_broken():

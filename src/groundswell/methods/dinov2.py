@@ -75,6 +75,8 @@ class DINOv2Settings(Settings):
     def _ordered(self) -> DINOv2Settings:
         if not 0 <= self.mask_ratio[0] <= self.mask_ratio[1] <= 1:
             raise ValueError("mask_ratio must be [low, high] with 0 <= low <= high <= 1")
+        if self.dino_weight == self.ibot_weight == self.koleo_weight == 0:
+            raise ValueError("dino_weight, ibot_weight and koleo_weight are all 0, which leaves nothing to learn")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ import torch
 from groundswell import distributed
 from groundswell.archive.reader import Archive
 from groundswell.backbones import Backbone, VisionTransformer, build_backbone
+from groundswell.config import flatten
 from groundswell.device import choose_device, keep_freed_memory
 from groundswell.encoder.directory import load, read_data
 from groundswell.encoder.encoder import Encoder
@@ -27,7 +29,7 @@ from groundswell.methods.mae import MAE, MAESettings
 from groundswell.methods.simclr import SimCLR, SimCLRSettings
 from groundswell.physics.imagette import DECIBELS, Quantity
 from groundswell.training.checkpoint import Checkpoints
-from groundswell.training.data import Feed, check_images, check_there, warn_of_gaps
+from groundswell.training.data import Feed, check_images, check_once, check_there, warn_of_gaps
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
 from groundswell.training.parallel import give, spread
@@ -117,6 +119,7 @@ def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
     for archive in filter(len, chosen):
         preprocessing.check(archive.channels, archive.catalogue)
         archive.read([0])  # pixels that cannot be read at all are told here, too
+    check_once(chosen)
     return chosen
 
 
@@ -236,13 +239,20 @@ def read_parent(recipe: Recipe, archive: Archive, model: str | Path) -> Encoder:
         When it cannot be read, or its architecture or its channels are others.
     """
     encoder, channels = load(model), len(preprocessing_of(recipe, archive).channels)
-    if encoder.settings != recipe.backbone or encoder.backbone.in_channels != channels:
+    theirs, ours = (dict(flatten(s.model_dump(mode="json"))) for s in (encoder.settings, recipe.backbone))
+    other = {f"backbone.{key}": value for key, value in theirs.items() if ours[key] != value}
+    if other:
         raise ModelError(
             "the model to start from has another backbone than the recipe",
             where=model,
-            why=f"{encoder.settings!r} with {encoder.backbone.in_channels} channels against "
-            f"{recipe.backbone!r} with {channels}",
-            fix="set backbone.* as the model has them",
+            fix="set " + " ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in other.items()),
+        )
+    if encoder.backbone.in_channels != channels:
+        raise ModelError(
+            "the backbone of the model to start from takes another number of channels",
+            where=model,
+            why=f"it takes {encoder.backbone.in_channels}, and the preprocessing of the recipe gives {channels}",
+            fix="set preprocessing.channels to as many",
         )
     return encoder
 

@@ -38,6 +38,20 @@ def check_there(archives: Sequence[Archive]) -> None:
         )
 
 
+def check_once(archives: Sequence[Archive]) -> None:
+    """Raise `UsageError` where two archives, or selections of them, are the same."""
+    seen: dict[str, Path] = {}
+    for archive in archives:
+        if archive.hash in seen:
+            raise UsageError(
+                "the same images are given twice",
+                where=f"{seen[archive.hash]}, {archive.path}",
+                why="each would count twice, and two views of it would pass for views of two images",
+                fix="name the archive once",
+            )
+        seen[archive.hash] = archive.path
+
+
 def warn_of_gaps(archives: Sequence[Archive]) -> None:
     """Say which archives lack a part, as after an ingest that was interrupted: their other images are trained on."""
     for archive in archives:

@@ -35,7 +35,7 @@ import yaml
 
 from groundswell import distributed, files
 from groundswell.config import Origins
-from groundswell.errors import DataError, GroundswellError, UsageError
+from groundswell.errors import DataError, GroundswellError, StoppedBySignal, UsageError
 from groundswell.locks import LOCK_FILE, held, patience
 from groundswell.training.precision import cpu_instructions
 
@@ -159,7 +159,7 @@ class RunDirectory:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Send log lines of the package to ``run.log``; an error that ends the block goes there with its traceback.
+        """Send log lines of the package to ``run.log``, and what ends the block; a fault of ours with its traceback.
 
         Of several processes only the first does; the others are silent.
         """
@@ -175,6 +175,12 @@ class RunDirectory:
         package.setLevel(logging.INFO)
         try:
             yield
+        except StoppedBySignal as stopped:
+            log.info("the run ended here: %s", stopped)
+            raise
+        except GroundswellError as error:
+            log.error("the run ended here: %s: %s", type(error).__name__, error)
+            raise
         except BaseException:
             log.exception("the run ended here")
             raise

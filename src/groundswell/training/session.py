@@ -215,7 +215,12 @@ class Session:
         self.save_model()
 
     def save_model(self) -> None:
-        """Write the model directory of the weights as they are, and another where they are the best so far."""
+        """Write the model directory of the weights as they are, and another where they are the best so far.
+
+        Before the first step there is none to write: fresh weights would pass for trained ones.
+        """
+        if self.at.step == 0:
+            return
         encoder = self.encoder()
         if distributed.is_first():
             encoder.backbone.cpu()

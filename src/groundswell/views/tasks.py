@@ -13,7 +13,7 @@ NUMBERS = {
     "wave height": ("hs", "hsalt", "swh", "wave_height"),
     "wave period": ("tp", "period", "wavelength", "wl"),
     "direction": ("direction", "dir", "wdir", "heading", "cog"),
-    "sizes": ("length", "width"),
+    "sizes": ("length", "width", "(?<!wave_)height"),
     "the azimuth cut-off": ("cutoff", "cut_off", "sigma_v"),
     "texture": ("nv", "normali[sz]ed_?variance", "skewness", "kurtosis", "looks", "enl"),
     "the level": ("nrcs", "sigma_?0"),
