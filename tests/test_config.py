@@ -203,6 +203,14 @@ def test_a_section_is_told_from_its_parts(override: str, where: str, fix: str) -
     assert re.search(fix, caught.value.fix or "")
 
 
+@pytest.mark.parametrize(("given", "number"), [("[0.9]", 2), ("[]", 1)])
+def test_a_pair_that_lacks_a_value_is_named_whole(given: str, number: int) -> None:
+    with pytest.raises(ConfigError, match=r"the setting 'optimiser\.betas' needs more values") as caught:
+        resolve_recipe([("demo", config.read_recipe("demo")[0])], [f"optimiser.betas={given}"])
+    assert caught.value.where == given
+    assert f"give number {number}, too" in (caught.value.fix or "")
+
+
 def test_a_fault_of_a_whole_section_does_not_show_all_of_it() -> None:
     with pytest.raises(ConfigError, match="the setting 'method'") as caught:
         resolve_recipe([("small", config.read_recipe("oceansar2-small")[0])], ["method.mask_ratio=[0.5, 0.1]"])

@@ -175,6 +175,12 @@ def validate(schema: type[S], values: Mapping[str, Any]) -> S:
             raise ConfigError(
                 f"unknown setting {name!r}", fix=did_you_mean(str(first["loc"][-1]), _known(schema, first["loc"][:-1]))
             ) from error
+        if first["type"] == "missing" and isinstance(place := first["loc"][-1], int):  # of a list of fixed length
+            raise ConfigError(
+                f"the setting {name.rpartition('.')[0]!r} needs more values",
+                where=repr(first["input"]),
+                fix=f"give number {place + 1}, too, as in [0.1, 0.9]",
+            ) from error
         if first["type"] == "missing":  # its input is all that was given beside it
             raise ConfigError(f"the setting {name!r} is missing", fix=f"give {name}") from error
         if first["type"] == "union_tag_invalid":

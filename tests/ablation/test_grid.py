@@ -47,6 +47,16 @@ def test_cells_are_the_base_the_changes_and_every_combination(tmp_path: Path) ->
     assert [grid.cells[1].with_seed(seed).seed for seed in grid.settings.seeds] == [0, 1, 2]
 
 
+def test_seeds_and_probe_of_a_grid_can_be_given_beside_it(tmp_path: Path) -> None:
+    grid = read_grid(write(tmp_path), ["probe.targets=[label_hs]", "batch_size=32", "seeds=[4]"])
+    assert grid.settings.probe.targets == ("label_hs",)
+    assert grid.settings.seeds == (4,)
+    assert {(cell.recipe.batch_size, cell.recipe.seed) for cell in grid.cells} == {(32, 4)}
+    with pytest.raises(ConfigError, match=r"unknown setting 'probe\.target'") as caught:
+        read_grid(write(tmp_path), ["probe.target=label_hs"])
+    assert "'targets'" in (caught.value.fix or "")
+
+
 def test_a_base_is_looked_for_beside_its_grid_and_terms_of_its_loss_can_be_left_out(tmp_path: Path) -> None:
     mine = {"name": "m", "optimiser": {"name": "adamw", "lr": 1e-3}, "length": {"steps": 3}}
     mine |= {"method": {"name": "dinov2"}, "backbone": {"name": "vit-s/16"}}

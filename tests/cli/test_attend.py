@@ -16,11 +16,11 @@ from groundswell.archive.reader import Archive, open_archive
 from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.cli import verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.cli.app import application
-from groundswell.encoder.directory import save_model
+from groundswell.encoder.directory import load, save_model
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import PreprocessingSettings
 from groundswell.evaluation import attention
-from groundswell.report.attention import choose_rows
+from groundswell.report.attention import attention_sheet, choose_rows
 from groundswell.simulator.source import SimulatedSource, SimulatorSettings
 
 
@@ -92,6 +92,14 @@ def test_rows_are_spread_over_the_classes_or_as_given(archive: Archive) -> None:
     name = archive.catalogue["id"].iloc[5]
     assert choose_rows(archive, 10, [name, "0"]).tolist() == [5, 0]
     assert len(np.unique(choose_rows(archive, 99))) == 40
+
+
+def test_long_names_of_classes_have_room(archive: Archive, models: Path, tmp_path: Path) -> None:
+    names = np.where(np.arange(len(archive)) % 2, "wind", "interferometricallymeasuredwaves")
+    named = Archive(archive.path, archive.schema, archive.catalogue.assign(label_phenomenon=names), archive.records)
+    attention_sheet(load(models / "vit"), named, choose_rows(named, 4), tmp_path / "s.png")
+    pixels = np.asarray(Image.open(tmp_path / "s.png").convert("L"))
+    assert pixels[:, :4].min() == 255
 
 
 @pytest.mark.parametrize(

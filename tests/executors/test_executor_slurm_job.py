@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from groundswell.errors import UsageError
-from groundswell.executors.slurm_job import AHEAD_S, write_job
+from groundswell.executors.slurm_job import AHEAD_S, tasks, write_job
 
 COMMAND = ["pretrain", "an archive/with 'quotes' $HOME", "--output=x y", "--resume"]
 
@@ -149,3 +149,19 @@ def test_what_slurm_reads(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="no option of sbatch"):
         write_job(tmp_path / "t", "pretrain", COMMAND, tmp_path, ["nodes=2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ([], 1),
+        (["--partition=gpu", "--ntasks=6"], 6),
+        (["-n 6", "-N2"], 6),
+        (["--nodes=2", "--ntasks-per-node=3"], 6),
+        (["--nodes=2"], 2),
+        (["--nodes=2-4", "--ntasks-per-node=3"], 3),
+        (["--ntasks-per-node=3", "--ntasks=5"], 5),
+    ],
+)
+def test_options_of_sbatch_tell_how_many_tasks_there_will_be(options: list[str], count: int) -> None:
+    assert tasks(options) == count

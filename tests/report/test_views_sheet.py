@@ -203,3 +203,6 @@ def test_a_masked_panel_hides_whole_patches_and_nothing_else() -> None:
             part = hidden.images[i, 0, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
             assert part.isnan().all() if masks[i, patch] else part.isfinite().all()
     assert hidden.title == "view (masked)"
+    assert panel.title_of(0) == "view"
+    some = masked(panel, masks * torch.tensor([[True], [False], [True]]))
+    assert [some.title_of(i) for i in range(3)] == ["view (masked)", "view (not masked)", "view (masked)"]

@@ -9,8 +9,7 @@ from groundswell.archive.reader import Archive, open_archive
 from groundswell.encoder.preprocessing import ChannelInput, PreprocessingSettings
 from groundswell.errors import ArchiveError, DataError, UsageError
 from groundswell.physics.imagette import Channel, Quantity
-from groundswell.training.building import build_views, check_fits, fitted
-from groundswell.training.data import warn_of_gaps
+from groundswell.training.building import build_views, check_fits, fitted, warn_of_doubts
 from groundswell.views import MultiCrop, ViewSettings
 from training.tiny import tiny_recipe
 
@@ -138,6 +137,15 @@ def test_an_archive_without_images_is_called_empty_or_incomplete(archive: Archiv
 def test_an_archive_that_lacks_a_part_is_warned_of(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
     torn = Archive(archive.path, archive.schema, archive.catalogue.iloc[:40], archive.records[:2])
     with caplog.at_level(logging.WARNING):
-        warn_of_gaps([archive, torn])
+        warn_of_doubts(tiny_recipe(), [archive, torn])
     (record,) = caplog.records
     assert f"{archive.path} is incomplete: it has 2 of 3 shards" in record.getMessage()
+
+
+def test_views_far_larger_than_the_images_are_warned_of(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_doubts(tiny_recipe(view_size=2 * archive.height), [archive])
+        assert not caplog.records
+        warn_of_doubts(tiny_recipe(view_size=3 * archive.height), [archive])
+    (record,) = caplog.records
+    assert f"no more than view_size={archive.height}, for 9 times the work" in record.getMessage()

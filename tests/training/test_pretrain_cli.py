@@ -86,6 +86,8 @@ def test_a_job_of_slurm_goes_on_with_what_was_asked(
         ((*words, "--submit"), "--launcher slurm"),
         ((*words, *slurm, "bach_size=3"), "batch_size"),
         ((*words, *slurm, "batch_size=1000"), "a batch of 1000 needs as many images"),
+        ((*words, *slurm, "--sbatch=--ntasks=3"), "cannot be cut into 3 equal parts"),
+        ((*words, *slurm[:2], "--sbatch=--nodes=2", "--sbatch=--ntasks-per-node=3"), "into 6 equal parts"),
     ):
         code, _, err = invoke(*wrong)
         assert (code, why in err) == (2, True), err

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from groundswell.config import Settings, parse_override, parse_yaml, read_recipe, read_text, validate
+from groundswell.config import Settings, parse_override, parse_yaml, read_recipe, read_text, resolve
 from groundswell.errors import ConfigError, did_you_mean
 from groundswell.evaluation.cases import ProbeSettings
 from groundswell.training.recipe import Recipe, resolve_recipe
@@ -120,7 +120,8 @@ def read_grid(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     ----------
     name_or_path : str
     overrides : sequence of str
-        ``a.b=c`` texts for every cell; what a cell changes itself wins over them.
+        ``a.b=c`` texts for every cell; what a cell changes itself wins over them. ``seeds=[...]`` and ``probe.x=...``
+        are those of the grid.
 
     Raises
     ------
@@ -139,10 +140,12 @@ def read_grid(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Grid:
             where=path if path.suffix in {".yaml", ".yml"} else None,
             fix=f"{did_you_mean(name, known)} (groundswell list grids), or give a .yaml file",
         )
-    settings = validate(GridSettings, {"name": path.stem, **parse_yaml(text, where=name)})
+    values = {"name": path.stem, **parse_yaml(text, where=name)}
+    own = [text for text in overrides if parse_override(text)[0][0] in ("seeds", "probe")]
+    settings, _ = resolve(GridSettings, [(name, values)], own)
     beside = folder / settings.base
     base, _ = read_recipe(beside if beside.is_file() else settings.base)
-    return Grid(settings, tuple(_cells(settings, base, overrides)))
+    return Grid(settings, tuple(_cells(settings, base, [text for text in overrides if text not in own])))
 
 
 def _cells(settings: GridSettings, base: Mapping[str, Any], overrides: Sequence[str]) -> Iterable[Cell]:
@@ -163,7 +166,9 @@ def _cells(settings: GridSettings, base: Mapping[str, Any], overrides: Sequence[
             )
         for owner, keys in (("settings", {**settings.settings, **given}), (name, changed)):
             if any(key.split(".")[0] == "seed" for key in keys):
-                raise ConfigError("seed is no setting of a cell", where=owner, fix="list the seeds under seeds:")
+                raise ConfigError(
+                    "seed is no setting of a cell", where=owner, fix="list them under seeds:, or say seeds=[0,1]"
+                )
         layers = [(f"recipe {settings.base}", base), ("settings", nested(settings.settings, "settings"))]
         layers += [("command line", nested(given, "command line")), (f"cell {name}", nested(changed, name))]
         layers.append(("seeds", {"seed": settings.seeds[0]}))

@@ -140,7 +140,12 @@ def _check_probe(archives: Sequence[Archive], probe: ProbeSettings) -> None:
         )
     frame = pd.concat([archive.where(probe.where).catalogue for archive in archives], ignore_index=True)
     for name in probe.targets:
-        check(make_case(frame, read_target(frame, name, probe.task), probe), probe)
+        try:
+            target = read_target(frame, name, probe.task)
+        except UsageError as error:
+            fix = " ".join(filter(None, [error.fix and f"{error.fix};", "probe.targets=[label_...] probes others"]))
+            raise UsageError(error.what, where="probe.targets", why=error.why, fix=fix) from error
+        check(make_case(frame, target, probe), probe)
 
 
 def _check(cell: Cell, archives: Sequence[Archive]) -> None:

@@ -337,7 +337,11 @@ class VisionTransformer(Backbone):
         """
         depth = len(self.blocks)
         if not -depth <= block < depth:
-            raise ModelError(f"there is no block {block}", why=f"the network has blocks 0 to {depth - 1}")
+            raise ModelError(
+                f"there is no block {block}",
+                why=f"the network has blocks 0 to {depth - 1}",
+                fix="choose one of them, or -1 for the last",
+            )
         chosen = self.blocks[block]
         assert isinstance(chosen, Block)
         weights: list[Tensor] = []

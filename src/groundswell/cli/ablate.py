@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def ablate(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="ARCHIVE... [a.b=c ...]", help="Archives, then settings to change in every cell."),
+        typer.Argument(
+            metavar="ARCHIVE... [a.b=c ...]",
+            help="Archives, then settings of every cell, of the probe, or seeds=[0,1].",
+        ),
     ],
     grid: Annotated[str, typer.Option("--grid", "-g", help="A shipped grid (see `list grids`) or a YAML file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the study.")],
@@ -33,7 +36,8 @@ def ablate(
     A grid names a base recipe, changes to it (one cell each), seeds, and what to probe. The table gives the mean of
     each cell over seeds and its difference to the base, paired by seed, with intervals; random weights and image
     statistics stand beside. Finished runs are reused, stopped ones go on: run the same command again. A run that
-    collapses or diverges is recorded with its reason, the others go on, and the exit code is 4.
+    collapses or diverges is recorded with its reason, the others go on, and the exit code is 4. An archive with other
+    labels needs another probe: `probe.targets=[label_kind]`.
 
     Example: `groundswell ablate archive --grid wvnet-augmentations-small -o study --dry-run`
     """

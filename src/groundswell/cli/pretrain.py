@@ -99,13 +99,14 @@ def pretrain(
 
         watch = knn_monitor(archives, monitor, settings.where, settings.seed)
     if launcher is not None:
-        from groundswell.training.building import check_fits, read_parent
+        from groundswell.executors.slurm_job import tasks
+        from groundswell.training.building import check_fits, check_parts, read_parent, warn_of_doubts
         from groundswell.training.checkpoint import Checkpoints
-        from groundswell.training.data import warn_of_gaps
         from groundswell.training.run_directory import RunDirectory
 
         chosen = check_fits(settings, archives)  # and not after the wait in the queue
-        warn_of_gaps(chosen)
+        warn_of_doubts(settings, chosen)
+        check_parts(settings, tasks(sbatch or ()))
         if init is not None and not Checkpoints(RunDirectory(output).checkpoints).steps():  # a run has its own weights
             read_parent(settings, chosen[0], init)
         return _slurm(context, output, resume, overwrite, submit, sbatch or ())

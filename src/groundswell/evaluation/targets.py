@@ -120,7 +120,9 @@ def _classes(name: str, columns: list[str], column: pd.Series, known: NDArray[np
     text = column[known].map(_as_text)
     classes = tuple(sorted(text.unique(), key=_natural))
     if len(classes) < 2:
-        raise DataError(f"the target has one class only: {classes[0]}", where=name)
+        raise DataError(
+            f"the target has one class only: {classes[0]}", where=name, fix="choose rows or a label of two classes"
+        )
     codes = np.full(len(column), -1, np.int64)
     codes[known] = pd.Categorical(text, categories=list(classes)).codes
     return Target(name, tuple(columns), "classification", classes, codes, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,19 @@ if (( code == 75 || code == 143 )) && [[ "$(squeue --noheader --jobs="$SLURM_JOB
 fi
 exit "$code"
 """
+
+
+_COUNTS = {"-N": "nodes", "--nodes": "nodes", "-n": "all", "--ntasks": "all", "--ntasks-per-node": "each"}
+
+
+def tasks(options: Sequence[str]) -> int:
+    """How many tasks options of sbatch ask for, as far as they tell: 1 where they give no number."""
+    told: dict[str, int] = {}
+    for option in options:
+        found = re.fullmatch(r"(-[Nn]|--[^= ]+)[= ]?(\d+)", option)
+        if found and found[1] in _COUNTS:
+            told[_COUNTS[found[1]]] = int(found[2])
+    return told.get("all") or told.get("nodes", 1) * told.get("each", 1)
 
 
 def write_job(folder: Path, name: str, command: Sequence[str], saves: Path, options: Sequence[str] = ()) -> Path:

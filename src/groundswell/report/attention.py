@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".png", ".jpg", ".pdf", ".svg")
-_TILE, _TITLE, _HEAD = 1.35, 0.42, 0.75  # inches
+_TILE, _TITLE, _HEAD, _LABELS = 1.35, 0.42, 0.75, 1.05  # inches
+_LABEL = 0.07  # of a letter
 _MOST_HEADS = 16
 _RED, _GREY = "#bd1f01", "#717581"
 
@@ -119,7 +120,9 @@ def attention_sheet(
     maps = attention_maps(parts)
     settings: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8.5, "axes.linewidth": 0.6, "text.parse_math": False}
     columns = 1 + len(maps) + 1
-    wide = max(_TILE * columns + 1.1, 5.6 if scores is None else 7.2)
+    labels = _labels(archive, rows)
+    margin = max(_LABEL * max(len(line) for text in labels for line in text.split("\n")), _LABELS)
+    wide = max(margin + _TILE * columns + 0.05, 5.6 if scores is None else 7.2)
     lower = 0.0 if scores is None else _height_of_scores(scores)
     tall = _HEAD + _TITLE + _TILE * len(rows)
     with mpl.rc_context(settings):
@@ -129,8 +132,8 @@ def attention_sheet(
             both: Any = figure.subfigures(2, 1, height_ratios=[tall, lower])
             upper = both[0]
             _scores(both[1], scores)
-        _tiles(upper, parts, maps, colours, archive, rows, outlines, tall, wide)
-        _headline(upper, encoder, archive, block, heads, tall)
+        _tiles(upper, parts, maps, colours, labels, rows, outlines, tall, wide, margin)
+        _headline(upper, encoder, archive, len(rows), block, heads, tall)
         write_with(
             target, lambda handle: figure.savefig(handle, format=target.suffix.lower()[1:].replace("jpg", "jpeg"))
         )
@@ -163,25 +166,25 @@ def _tiles(
     parts: Sequence[Looked],
     maps: Mapping[str, NDArray[np.float32]],
     colours: NDArray[np.float32],
-    archive: Archive,
+    labels: Sequence[str],
     rows: Rows,
     outlines: Mapping[str, Mapping[int, NDArray[np.bool_]]],
     tall: float,
     wide: float,
+    margin: float,
 ) -> None:
     images = np.concatenate([part.images[:, 0] for part in parts])
     top = 1 - (_HEAD + _TITLE) / tall
     grid = figure.add_gridspec(
         len(rows),
         2 + len(maps),
-        left=1.05 / wide,
-        right=(1.05 + _TILE * (2 + len(maps))) / wide,
+        left=margin / wide,
+        right=(margin + _TILE * (2 + len(maps))) / wide,
         top=top,
         bottom=0.05 / tall,
         wspace=0.04,
         hspace=0.04,
     )
-    labels = _labels(archive, rows)
     limits = {name: max(float(np.percentile(values, 99.5)), 1.0) for name, values in maps.items()}
     for i, row in enumerate(rows):
         first = figure.add_subplot(grid[i, 0])
@@ -234,7 +237,7 @@ def _labels(archive: Archive, rows: Rows) -> list[str]:
     return lines
 
 
-def _headline(figure: Any, encoder: Encoder, archive: Archive, block: int, heads: int, tall: float) -> None:
+def _headline(figure: Any, encoder: Encoder, archive: Archive, shown: int, block: int, heads: int, tall: float) -> None:
     if heads:
         depth = len(encoder.backbone.blocks)  # type: ignore[arg-type]
         what = f"attention of the class token, block {block % depth + 1} of {depth} (1× is: at all patches alike)"
@@ -242,7 +245,8 @@ def _headline(figure: Any, encoder: Encoder, archive: Archive, block: int, heads
         what = f"vectors of the last stage; {encoder.settings.name} has no attention"
     figure.text(0.01, 1 - 0.18 / tall, encoder.id, ha="left", va="center", fontsize=10.5, weight="bold")
     figure.text(0.01, 1 - 0.38 / tall, what, ha="left", va="center", fontsize=8.5)
-    figure.text(0.01, 1 - 0.56 / tall, in_words([describe(archive)]), ha="left", va="center", fontsize=8, color="0.35")
+    data = f"{shown} of {in_words([describe(archive)])}"
+    figure.text(0.01, 1 - 0.56 / tall, data, ha="left", va="center", fontsize=8, color="0.35")
 
 
 def _height_of_scores(scores: AttentionScores) -> float:

@@ -23,6 +23,8 @@ from groundswell.training.recipe import Recipe
 from groundswell.views import MultiCrop, ViewPolicy, block_masks, random_masks
 from groundswell.views.tasks import broken_labels
 
+_MASKED = "(masked)"
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -37,6 +39,12 @@ class Panel:
 
     title: str
     images: Tensor
+
+    def title_of(self, i: int) -> str:
+        """The title above one image: of masked views only a part is masked."""
+        if not self.title.endswith(_MASKED) or bool(self.images[i].isnan().any()):
+            return self.title
+        return self.title.replace(_MASKED, "(not masked)")
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def show_views(
         low, high = np.percentile(original, [1, 99])
         tiles += [original, *(panel.images[i, shown].numpy() for panel in panels)]
         limits += [(float(low), float(high))] * (1 + len(panels))
-        titles += [f"original\n{name}", *(f"{panel.title}\n{panel.images.shape[-1]} px" for panel in panels)]
+        titles += [f"original\n{name}", *(f"{panel.title_of(i)}\n{panel.images.shape[-1]} px" for panel in panels)]
     heading = f"{recipe.name}: {recipe.method.name}, policy {recipe.views.policy}, {names[shown]}"
     contact_sheet(tiles, titles, path, columns=1 + len(panels), heading=heading, limits=limits)
     policies = [maker] if isinstance(maker, ViewPolicy) else [*maker.globals_, *filter(None, [maker.locals_])]
@@ -131,4 +139,4 @@ def masked(panel: Panel, masks: Tensor) -> Panel:
     hidden = masks.view(-1, 1, side, side).to(panel.images.device)
     patch = panel.images.shape[-1] // side
     hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    return Panel(f"{panel.title} (masked)", panel.images.masked_fill(hidden, torch.nan))
+    return Panel(f"{panel.title} {_MASKED}", panel.images.masked_fill(hidden, torch.nan))

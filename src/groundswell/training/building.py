@@ -64,12 +64,13 @@ def build_session(
     device = choose_device(recipe.device)
     if device.type == "cpu":
         keep_freed_memory()
-    check_processes(recipe, device)
+    check_parts(recipe, distributed.world_size())
+    check_own_gpu(recipe, device)
     precision = choose(recipe.precision, device)
     log.info("device %s, precision %s: %s", device, precision.name, precision.reason)
     chosen = check_fits(recipe, archives)
     parent = None if init is None else read_parent(recipe, chosen[0], init)
-    warn_of_gaps(chosen)
+    warn_of_doubts(recipe, chosen)
     preprocessing = preprocessing_of(recipe, chosen[0])
     backbone = build_backbone(recipe.backbone, len(preprocessing.channels), recipe.seed)
     method = build_method(recipe, backbone, preprocessing.channels)
@@ -123,6 +124,17 @@ def check_fits(recipe: Recipe, archives: Sequence[Archive]) -> list[Archive]:
     return chosen
 
 
+def warn_of_doubts(recipe: Recipe, archives: Sequence[Archive]) -> None:
+    """Say what can be trained on and is hardly meant: an archive that lacks a part, views far larger than images."""
+    warn_of_gaps(archives)
+    side = min(archives[0].height, archives[0].width)
+    if recipe.view_size > 2 * side:
+        log.warning(
+            "views of %d px are cut from images of %d px: they show no more than view_size=%d, for %.0f times the work",
+            *(recipe.view_size, side, side, (recipe.view_size / side) ** 2),
+        )
+
+
 def preprocessing_of(recipe: Recipe, archive: Archive) -> Preprocessing:
     """What the encoder of a recipe takes of the images of an archive, in whole patches."""
     return recipe.preprocessing.resolve(
@@ -130,15 +142,19 @@ def preprocessing_of(recipe: Recipe, archive: Archive) -> Preprocessing:
     )
 
 
-def check_processes(recipe: Recipe, device: torch.device) -> None:
-    """Raise `UsageError` where the batch cannot be cut into equal parts, or all processes would share one GPU."""
-    count = distributed.world_size()
+def check_parts(recipe: Recipe, count: int) -> None:
+    """Raise `UsageError` where ``count`` processes cannot have equal parts of the batch."""
     if recipe.batch_size % count or recipe.batch_size < 2 * count:
         raise UsageError(
             f"a batch of {recipe.batch_size} cannot be cut into {count} equal parts of at least two",
             where="batch_size, the images of all processes together",
             fix=f"set batch_size={max(round(recipe.batch_size / count), 2) * count}, or start another number of them",
         )
+
+
+def check_own_gpu(recipe: Recipe, device: torch.device) -> None:
+    """Raise `UsageError` where all processes would share one GPU."""
+    count = distributed.world_size()
     if count > 1 and device.index is not None and device.type == "cuda":
         raise UsageError(
             f"{count} processes on one GPU", where=f"device={recipe.device}", fix="set device=cuda: each takes its own"
