@@ -329,6 +329,18 @@ def test_a_dry_run_counts_and_writes_nothing(archive: Archive, grid: Path, whole
     assert (done["to_do"], done["total_minutes"]) == (0, 0)
 
 
+def test_a_dry_run_of_cells_that_are_alike_tries_them_once(archive: Archive, grid: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(grid.read_text())
+    widths = {"narrow": {"backbone.width": 4}, "wide": {"backbone.width": 8}}  # the base is narrow, too
+    mine = grid.with_name("widths.yaml")
+    mine.write_text(yaml.safe_dump({**values, "product": {"width": widths}}))
+    result = ablate(archive, mine, tmp_path / "study", "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    minutes = json.loads(result.stdout)["minutes"]
+    assert minutes.keys() == {"base", "no blur", "narrow", "wide"}
+    assert minutes["base"] == minutes["narrow"]
+
+
 def test_a_dry_run_draws_no_images(
     archive: Archive, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from groundswell.backbones import BackboneSettings, VisionTransformer, backbone_names, build_backbone
+from groundswell.backbones import BackboneSettings, VisionTransformer, build_backbone
 from groundswell.backbones.resnet import StridedPointwise
 from groundswell.config import validate
 from groundswell.errors import ConfigError, ModelError
@@ -226,12 +226,6 @@ def test_bad_settings_are_named(values, message):
     with pytest.raises(ConfigError) as caught:
         validate(BackboneSettings, values)
     assert message in str(caught.value)
-
-
-def test_names_build():
-    for name in backbone_names():
-        BackboneSettings(name=name)
-    assert len(backbone_names()) == 10
 
 
 def test_a_strided_pointwise_convolution_is_that_of_torch() -> None:

@@ -110,9 +110,13 @@ def test_weights_of_the_terms() -> None:
     assert whole.item() == pytest.approx(0.5 * parts["dino"] + 2 * parts["ibot"] + 0.1 * parts["koleo"], rel=1e-5)
 
 
-def test_no_term_at_all_is_refused_with_the_settings() -> None:
+@pytest.mark.parametrize(
+    "changes", [{"ibot_weight": 0}, {"mask_probability": 0}, {"mask_ratio": (0.0, 0.0)}], ids=lambda c: next(iter(c))
+)
+def test_no_term_at_all_is_refused_with_the_settings(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="nothing to learn"):
-        DINOv2Settings(dino_weight=0, ibot_weight=0, koleo_weight=0)
+        DINOv2Settings(dino_weight=0, koleo_weight=0, **changes)
+    DINOv2Settings(dino_weight=0, koleo_weight=0.1, **changes)
 
 
 def test_everything_of_the_student_learns_and_nothing_of_the_teacher() -> None:

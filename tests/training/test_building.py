@@ -123,6 +123,8 @@ def test_a_bad_row_anywhere_is_refused_from_the_catalogue(archive: Archive, chan
 def test_images_that_are_given_twice_are_refused(archive: Archive) -> None:
     with pytest.raises(UsageError, match="given twice"):
         check_fits(tiny_recipe(where=None), [archive, open_archive(archive.path)])
+    empty = Archive(archive.path, archive.schema, archive.catalogue.iloc[:0], ())
+    check_fits(tiny_recipe(where=None), [archive, empty, empty])  # of nothing there is no twice
 
 
 @pytest.mark.parametrize("where", [None, "split == 'train'"])

@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, and a bent byte is seen."""
 
+import math
 import os
 from pathlib import Path
 
@@ -116,10 +117,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(store: Checkpoints, monkeypat
 
 
 def test_the_newest_and_the_best_are_kept(store: Checkpoints) -> None:
-    assert store.is_best(Score("kNN", 0.75))
     store.save(20, state(20), best=Score("kNN", 0.75))
-    assert not store.is_best(Score("kNN", 0.5))
-    assert store.is_best(Score("another", 0.5))  # which the first says nothing of
     for step in (30, 40, 50):
         store.save(step, state(step))
     assert store.steps() == [20, 40, 50]
@@ -185,3 +183,13 @@ def test_the_last_good_one_is_kept_until_a_newer_one_is(tmp_path: Path) -> None:
     store.save(40, state(40))
     assert (store.steps(), store.good()) == ([30, 40], 30)
     assert all(read_checkpoint(store.path(step)) for step in (30, 40))
+
+
+def test_a_score_beats_the_best_of_its_own_monitor() -> None:
+    best = Score("kNN", 0.75)
+    assert best.beats(None)
+    assert best.beats(Score("kNN", 0.75))  # a tie goes to the later
+    assert not Score("kNN", 0.5).beats(best)
+    assert Score("another", 0.5).beats(best)  # which the first says nothing of
+    for nothing in (math.nan, math.inf):
+        assert not Score("kNN", nothing).beats(None)

@@ -141,6 +141,15 @@ def test_a_score_that_falls_to_half_of_its_best_is_told_of_once_a_fall_and_never
     assert not health.fallen
 
 
+def test_a_score_that_is_no_number_is_told_of_and_not_compared() -> None:
+    health = Health(HealthSettings())
+    assert "kNN is nan: no number" in (health.judge_score(Score("kNN", math.nan)) or "")
+    assert health.best is None
+    assert health.judge_score(Score("kNN", 0.5)) is None
+    assert health.judge_score(Score("kNN", math.nan)) is not None
+    assert health.best == Score("kNN", 0.5)
+
+
 def test_a_score_that_was_never_above_zero_has_no_half() -> None:
     health = Health(HealthSettings())
     assert [health.judge_score(Score("minus a loss", score)) for score in (-1.0, -5.0, 0.0, 0.0)] == [None] * 4

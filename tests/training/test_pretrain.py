@@ -51,9 +51,9 @@ from groundswell.views.policies import ViewPolicy
 from training.tiny import Waves, make_archive, tiny_recipe
 
 
-def weights(run: Path) -> str:
+def weights(run: Path, model: str = "model") -> str:
     """The SHA-256 of the model's bytes."""
-    return files.sha256_file(run / "model" / "model.safetensors")
+    return files.sha256_file(run / model / "model.safetensors")
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -863,6 +863,27 @@ def test_the_monitor_keeps_the_best_checkpoint_and_disturbs_nothing(
     best = read_checkpoint(output / "checkpoints" / "step-00000003.pt")
     for name, tensor in load(output / "model-best").backbone.state_dict().items():
         assert torch.equal(tensor, best["method"][f"backbone.{name}"]), name
+
+
+def test_the_best_model_outlives_its_checkpoint_and_a_score_that_is_no_number(archive: Archive, output: Path) -> None:
+    scores = iter([math.nan, 0.9, 0.3, 0.4])
+
+    def judge(encoder: Encoder) -> float:
+        if (score := next(scores)) == 0.4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score
+
+    with pytest.raises(StoppedBySignal):
+        pretrain([archive], tiny_recipe(), output, monitor=Monitor("given", judge))
+    assert [row["monitor"] for row in rows(output) if "monitor" in row] == [None, 0.9, 0.3, 0.4]
+    best = weights(output, "model-best")
+    assert Checkpoints(output / "checkpoints").best() == (3, ("given", 0.9))
+    for part in (output / "checkpoints").glob("step-00000003.*"):
+        part.unlink()
+    again = pretrain([archive], tiny_recipe(), output, resume=True, monitor=Monitor("given", lambda encoder: 0.5))
+    assert again.metrics["monitor"] == 0.5
+    assert weights(output, "model-best") == best
+    assert weights(output) != best
 
 
 def test_a_score_that_falls_to_half_of_its_best_is_warned_of_once_over_two_lives(

@@ -161,23 +161,24 @@ def estimate(planned: Sequence[Planned], archives: Sequence[Archive]) -> dict[st
 
     A guess for this machine as it is now; draws of pruning, embedding and probing come on top.
     """
-    minutes: dict[str, float] = {}
+    first: dict[str, Planned] = {}
+    for one in planned:
+        first.setdefault(one.cell.name, one)
+    minutes: dict[str, float] = {}  # by key: cells may have the same recipe
     with tempfile.TemporaryDirectory() as scratch:
-        for one in planned:
-            name, recipe = one.cell.name, one.recipe
-            if name in minutes:
-                continue
+        for one in first.values():
+            recipe, folder = one.recipe, RunDirectory(Path(scratch) / one.key)
             if recipe.length.minutes is not None:
-                minutes[name] = recipe.length.minutes
+                minutes[one.key] = recipe.length.minutes
+            if one.key in minutes:
                 continue
             trial: Record = {"batch_size": min(recipe.batch_size, _TRIAL_IMAGES), "accumulate": 1, "log_steps": 1}
             trial |= {"length": LengthSettings(steps=3), "health": HealthSettings(patience=4)}  # not judged
             trial |= {"pruning": PruningSettings()}  # one draw would outlast the three steps
-            short = recipe.model_copy(update=trial)
-            pretrain(archives, short, Path(scratch) / one.key)
-            timing = read_metrics(RunDirectory(Path(scratch) / one.key).metrics)[-1]["timing"]
-            minutes[name] = _images(recipe, archives) / timing["images_per_s"] / 60
-    return minutes
+            pretrain(archives, recipe.model_copy(update=trial), folder.path)
+            timing = read_metrics(folder.metrics)[-1]["timing"]
+            minutes[one.key] = _images(recipe, archives) / timing["images_per_s"] / 60
+    return {name: minutes[one.key] for name, one in first.items()}
 
 
 def _images(recipe: Recipe, archives: Sequence[Archive]) -> float:

@@ -75,8 +75,11 @@ class DINOv2Settings(Settings):
     def _ordered(self) -> DINOv2Settings:
         if not 0 <= self.mask_ratio[0] <= self.mask_ratio[1] <= 1:
             raise ValueError("mask_ratio must be [low, high] with 0 <= low <= high <= 1")
-        if self.dino_weight == self.ibot_weight == self.koleo_weight == 0:
-            raise ValueError("dino_weight, ibot_weight and koleo_weight are all 0, which leaves nothing to learn")
+        masked = self.mask_probability > 0 and self.mask_ratio[1] > 0
+        if self.dino_weight == self.koleo_weight == 0 and not (self.ibot_weight and masked):
+            raise ValueError(
+                "dino_weight and koleo_weight are 0, and so is ibot_weight, or no patch is masked: nothing to learn"
+            )
         return self
 
 
@@ -136,14 +139,14 @@ class DINOv2(Method):
 
         with torch.no_grad():  # the teacher sees the views whole
             seen, seen_patches = self.teacher_backbone.pooled_and_patches(views.globals, patches=mask)
-            offered, offered_patches = self._choose(seen, seen_patches, self.teacher_head, self.teacher_patch_head)
+            offered, offered_patches = self._logits(seen, seen_patches, self.teacher_head, self.teacher_patch_head)
         draws = drop_path_draws(self.backbone, views.globals, keys, "global")
         whole, masked = self.backbone.pooled_and_patches(views.globals, mask, draws, patches=mask)
         pooled = [whole]
         if len(views.locals):
             draws = drop_path_draws(self.backbone, views.locals, keys, "local")
             pooled.append(self.backbone.pooled_and_patches(views.locals, draws=draws)[0])
-        logits, patch_logits = self._choose(torch.cat(pooled), masked, self.head, self.patch_head)
+        logits, patch_logits = self._logits(torch.cat(pooled), masked, self.head, self.patch_head)
         with full_precision:
             temperature = ramp(
                 self.progress, s.teacher_temperature, s.final_teacher_temperature, until=s.temperature_warmup
@@ -160,13 +163,13 @@ class DINOv2(Method):
                 logits.view(-1, batch, s.prototypes), chosen.view(-1, batch, s.prototypes), s.student_temperature
             )
             ibot = ibot_loss(patch_logits, chosen_patches, mask, s.student_temperature)
-            spread = torch.stack([koleo(view) for view in whole.chunk(count)]).sum()
-            loss = s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * spread
-            scalars = {"dino_loss": dino.detach(), "ibot_loss": ibot.detach(), "koleo_loss": spread.detach()}
+            near = torch.stack([koleo(view) for view in whole.chunk(count)]).sum()
+            loss = s.dino_weight * dino + s.ibot_weight * ibot + s.koleo_weight * near
+            scalars = {"dino_loss": dino.detach(), "ibot_loss": ibot.detach(), "koleo_loss": near.detach()}
             scalars |= observe_choices(dino.detach(), chosen, raw)
             return loss, Observed(scalars, seen.float())
 
-    def _choose(
+    def _logits(
         self, pooled: Tensor, patches: Tensor, head: PrototypeHead, patch_head: PrototypeHead | None
     ) -> tuple[Tensor, Tensor]:
         """Logits of what is pooled ``[N, D]`` and of patches ``[M, D]``: in one pass where they share a head."""

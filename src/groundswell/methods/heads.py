@@ -84,6 +84,7 @@ class PrototypeHead(nn.Module):
         """Logits, float32 ``[..., K]``, of features ``[..., D]``."""
         x = self.mlp(features)
         # Logits are divided by 0.04: a half would be off by a twentieth of a nat, and of a zero row would make NaN.
+        # On a GPU the product is TF32's, as all of a run: the prototypes are most of the work of a head.
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.last(F.normalize(x.float(), dim=-1))
             return logits

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundswell.device import float32_matmul
+
 EPSILON = 1e-8
 
 
@@ -25,7 +27,7 @@ def koleo(features: Tensor) -> Tensor:
     -------
     float scalar, at least float32; -ln 2 for an antipodal pair; finite for duplicates.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with torch.autocast(features.device.type, enabled=False), float32_matmul(features.device, "highest"):
         x = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), eps=EPSILON, dim=1)
         with torch.no_grad():
             neighbour = (x @ x.T).fill_diagonal_(-2.0).argmax(1)  # below any cosine, -1 included

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".jpg", ".pdf", ".svg")
 _TILE, _TITLE, _HEAD, _LABELS = 1.35, 0.42, 0.75, 1.05  # inches
-_LABEL = 0.07  # of a letter
+_LABEL = 0.075  # of a letter
 _MOST_HEADS = 16
 _RED, _GREY = "#bd1f01", "#717581"
 

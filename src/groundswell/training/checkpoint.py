@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,12 @@ class Score(NamedTuple):
 
     monitor: str
     value: float
+
+    def beats(self, best: Score | None) -> bool:
+        """Whether this is the best so far: a tie goes to the later step, another monitor begins anew."""
+        if not math.isfinite(self.value):
+            return False
+        return best is None or self.monitor != best.monitor or self.value >= best.value
 
 
 @dataclass(frozen=True)
@@ -137,11 +144,6 @@ class Checkpoints:
             if "best" in record:
                 return step, Score(str(record.get("monitor")), float(record["best"]))
         return None
-
-    def is_best(self, score: Score) -> bool:
-        """Whether ``score`` is the best so far of its monitor; a tie goes to the later step."""
-        best = self.best()
-        return best is None or score.monitor != best[1].monitor or score.value >= best[1].value
 
     def path(self, step: int) -> Path:
         """The file that holds, or would hold, the state at ``step``."""

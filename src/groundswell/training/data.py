@@ -41,7 +41,7 @@ def check_there(archives: Sequence[Archive]) -> None:
 def check_once(archives: Sequence[Archive]) -> None:
     """Raise `UsageError` where two archives, or selections of them, are the same."""
     seen: dict[str, Path] = {}
-    for archive in archives:
+    for archive in filter(len, archives):
         if archive.hash in seen:
             raise UsageError(
                 "the same images are given twice",

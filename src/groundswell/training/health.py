@@ -57,7 +57,7 @@ def feature_spread(features: Tensor) -> float:
     ``features`` are float ``[N, D]``. 1 where they fill the sphere evenly, 0 where all are the same. Healthy above
     0.5, alarming below 0.1 (the collapse monitor of lightly and SimSiam, arXiv 2011.10566, section 4.1).
     """
-    unit = F.normalize(features.double(), dim=1)
+    unit = F.normalize(features.cpu().double(), dim=1)
     return float(unit.std(dim=0, correction=0).mean() * math.sqrt(features.shape[1]))
 
 
@@ -67,7 +67,7 @@ def effective_rank(features: Tensor) -> float:
     ``features`` are float ``[N, D]``; the result lies between 1 and min(N, D). The paper takes 25,600 rows; a batch
     has fewer, so compare it only with itself. The singular values come from the smaller Gram matrix in float64.
     """
-    x = features.double()
+    x = features.cpu().double()
     if not bool(torch.isfinite(x).all()):
         return math.nan  # a step that is skipped; the eigensolver would not end
     gram = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
@@ -82,7 +82,7 @@ LATE = 0.5  # progress at which an autoencoder should have left the mean of each
 SLOWER = "lower optimiser.lr, lengthen schedule.warmup, or make the views less alike and the batch larger"
 SHARPEN = (
     "set method.head_norm=true and method.momentum=0.99 (if it is lower), or lower method.teacher_temperature and "
-    "final_teacher_temperature"
+    "method.final_teacher_temperature"
 )
 BACK = "To go on from the last good checkpoint, move what is newer out of checkpoints/ and use --resume"
 CENTRE = "raise method.teacher_temperature, lengthen method.freeze_prototypes, or try method.centring=sinkhorn"
@@ -192,8 +192,10 @@ class Health:
     def judge_score(self, score: Score) -> str | None:
         """What a score of the monitor tells, or None: that it has come down to half of its best, once a fall.
 
-        Scores of another monitor are not compared, and only a best above zero has a half.
+        Scores of another monitor are not compared, nor those that are no number; only a best above zero has a half.
         """
+        if not math.isfinite(score.value):
+            return f"{score.monitor} is {score.value}: no number, and not compared"
         if self.best is None or score.monitor != self.best.monitor or score.value > self.best.value:
             self.best = score
         before, self.fallen = self.fallen, self.best.value > 0 and score.value <= self.best.value / 2

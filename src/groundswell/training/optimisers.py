@@ -175,7 +175,7 @@ def build_optimiser(settings: OptimiserSettings, module: nn.Module) -> Optimizer
 def set_rates(optimiser: Optimizer, rate: float, decay: float) -> None:
     """The learning rate and the weight decay of the next step, for those who have them."""
     for group in optimiser.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)  # groups of an older checkpoint all learn alike
+        group["lr"] = rate * group["lr_scale"]
         if group.get("decays"):
             group["weight_decay"] = decay
 

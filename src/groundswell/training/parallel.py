@@ -134,7 +134,12 @@ def restore(method: Method, optimiser: Optimizer, weights: Mapping[str, Tensor],
 
 
 def _alike(value: Any, example: Any) -> Any:
-    """A whole tensor cut as ``example`` is; what has no such shape (a count of steps) as it is."""
-    if isinstance(example, DTensor) and isinstance(value, Tensor) and value.shape == example.shape:
+    """A whole tensor, cut or laid out in memory as ``example`` is; what has no such shape (a count of steps) as it is.
+
+    Fused optimisers walk through a weight and its moments as they lie in memory, without a look at the strides.
+    """
+    if not isinstance(example, Tensor) or not isinstance(value, Tensor) or value.shape != example.shape:
+        return value
+    if isinstance(example, DTensor):
         return distribute_tensor(value.to(example.device), example.device_mesh, example.placements)
-    return value
+    return torch.empty_like(example, dtype=value.dtype).copy_(value)

@@ -37,6 +37,7 @@ from groundswell import distributed, files
 from groundswell.config import Origins
 from groundswell.errors import DataError, GroundswellError, StoppedBySignal, UsageError
 from groundswell.locks import LOCK_FILE, held, patience
+from groundswell.training.checkpoint import Score
 from groundswell.training.precision import cpu_instructions
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ class RunDirectory:
     @property
     def best_model(self) -> Path:
         return self.path / "model-best"
+
+    def best_score(self) -> Score | None:
+        """The score of the model in ``model-best``; None where there is none, or none can be read."""
+        with suppress(GroundswellError, KeyError, TypeError, ValueError):
+            figures = files.read_json(self.best_model / "metrics.json")
+            return Score(str(figures["monitored"]), float(figures["monitor"]))
+        return None
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
         """Make the folder, or make sure that what it holds is a run to go on with or to write over (`clear`).

@@ -139,8 +139,8 @@ class Session:
         """What the monitor says of the encoder as it is now, and whether it is the best so far."""
         encoder = self.encoder()
         found = distributed.by_first(lambda _: monitor.judge(encoder))
-        best = found is not None and self.checkpoints.is_best(Score(monitor.name, found))
-        return Score(monitor.name, distributed.first(found or 0.0)), bool(distributed.first(best))
+        score = Score(monitor.name, distributed.first(found or 0.0))
+        return score, score.beats(self.health.best)
 
     def vouch(self) -> None:
         """The steps since the last checkpoint went well, and so it was good."""
@@ -228,8 +228,11 @@ class Session:
             inherited = self.parent.data if self.parent else ()
             data = tuple({d.hash: d for d in (*inherited, *self.data)}.values())
             best = self.checkpoints.best()
-            for path in (self.run.model, *([self.run.best_model] if best and best[0] == self.at.step else [])):
-                save_model(encoder, path, data=data, training=self.recipe.model_dump(mode="json"), metrics=figures)
+            training = self.recipe.model_dump(mode="json")
+            save_model(encoder, self.run.model, data=data, training=training, metrics=figures)
+            if best is not None and best[0] == self.at.step:
+                figures = {**(figures or {}), "monitored": best[1].monitor}
+                save_model(encoder, self.run.best_model, data=data, training=training, metrics=figures)
         # Whoever ends before it is written would have its launcher end the others.
         distributed.barrier()
 
@@ -253,19 +256,21 @@ class Session:
         states = state["torch_rng"].view(-1, len(torch.get_rng_state()))  # one of each process
         if distributed.rank() < len(states):
             torch.set_rng_state(states[distributed.rank()].clone())  # of a view, torch 2.13 crashes
-        parent = state.get("parent")  # younger than the first checkpoints
+        parent = state["parent"]
         self.parent = parent and Parent(parent["id"], tuple(DataUsed.from_json(d) for d in parent["data"]))
         self.at = Position(**state["at"])
-        if "pruning" in state:  # a checkpoint from before there was pruning has none
-            self.pruner.restore(state["pruning"])
+        self.pruner.restore(state["pruning"])
         self.health.ill = state["health"]["ill"]
         self.health.skipped = state["health"]["skipped"]
         self.health.total_skipped = state["health"]["total_skipped"]
-        self.health.first_loss = state["health"].get("first_loss")  # younger than the first checkpoints
-        self.health.fallen = state["health"].get("fallen", False)  # younger than the first checkpoints
+        self.health.first_loss = state["health"]["first_loss"]
+        self.health.fallen = state["health"]["fallen"]
         _, self.health.best = self.checkpoints.best() or (None, None)
+        left = self.run.best_score()  # whose checkpoint may be damaged, or moved away
+        if left is not None and left.beats(self.health.best):
+            self.health.best = left
         self.started -= state["elapsed"]
-        self.step_seconds = state.get("step_seconds", 0.0)  # younger than the first checkpoints
+        self.step_seconds = state["step_seconds"]
         self.last_row = state["last_row"]
         self.saved, self.good = self.at.step, self.checkpoints.good()
         self.save_model()  # a kill may have come between checkpoint and model
