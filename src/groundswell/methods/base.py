@@ -61,7 +61,8 @@ class Method(nn.Module):
         images : float32 [B, C, H, W]
             Normalised.
         keys : int64 [B]
-            One key an image; views, masks and dropped branches are pure functions of it.
+            One key an image. Views, masks and dropped branches are pure functions of it, some (the partners of mixup,
+            which views DINOv2 masks, drop path above 0.1) also of the keys beside it.
 
         Returns
         -------

@@ -44,7 +44,8 @@ class LengthSettings(Settings):
     """How long a run is: exactly one of these.
 
     ``minutes`` drives the schedules by the clock and ends on time; such a run cannot be reproduced to the bit,
-    because the clock cannot. The other three can.
+    because the clock cannot. The other three can. An epoch is as many images as there are to train on, with pruning,
+    too, which then passes more often over what it keeps.
     """
 
     steps: int | None = Field(default=None, ge=1)

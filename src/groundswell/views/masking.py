@@ -28,8 +28,9 @@ def block_masks(keys: Tensor, grid: tuple[int, int], ratio: tuple[float, float],
     ``int(patches * r)`` patches, r uniform in the i-th of n equal parts of ``ratio``, so that the ratios of a batch
     cover the whole range. Blocks are added until that many are masked: at most 10 tries for each, area uniform from 4
     patches to what is still missing and at most half the grid, aspect log-uniform from 0.3 to 1 / 0.3; a block is
-    taken where it is smaller than the grid both ways and covers at least one and at most as many new patches as are
-    missing. Where no try fits, the mask ends early, so a mask may have fewer patches than its target, never more.
+    taken where it is smaller than the grid both ways and covers at least one new patch, and at most as many as are
+    missing and half the grid. Where no try fits, the mask ends early, so a mask may have fewer patches than its target,
+    never more.
 
     Parameters
     ----------
