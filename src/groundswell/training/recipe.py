@@ -135,9 +135,8 @@ class Recipe(Settings):
     health: HealthSettings = HealthSettings()
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        name, backbone = self.method.name, self.backbone
-        if name in ("simclr", "mae"):
+    def _views_fit(self) -> Self:
+        if (name := self.method.name) in ("simclr", "mae"):
             for field in ("second_views", "local_views"):
                 if getattr(self, field) is not None:
                     raise ConfigError(f"{field} means nothing for {name}", fix=f"remove it ({field}=null)")
@@ -154,17 +153,28 @@ class Recipe(Settings):
                 f"local views of {self.local_view_size} px are larger than the global ones of {self.view_size}",
                 fix=f"set local_view_size={self.view_size // 2} or less; local_view_count is {self.local_view_count}",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _backbone_fits(self) -> Self:
+        if (name := self.backbone.name).startswith("vit"):
+            return self
+        if self.method.name in ("dinov2", "mae"):
+            raise ConfigError(
+                f"{self.method.name} masks patches, which {name} does not have",
+                fix="set backbone.name to a vision transformer (vit-s/16), or method.name to simclr or dino",
+            )
+        if self.optimiser.layer_decay != 1 or self.optimiser.patch_rate != 1:
+            raise ConfigError(
+                f"layer_decay and patch_rate mean nothing for {name}",
+                fix="remove them, or set backbone.name to a vision transformer (vit-s/16)",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        backbone = self.backbone
         if not backbone.name.startswith("vit"):
-            if name in ("dinov2", "mae"):
-                raise ConfigError(
-                    f"{name} masks patches, which {backbone.name} does not have",
-                    fix="set backbone.name to a vision transformer (vit-s/16), or method.name to simclr or dino",
-                )
-            if self.optimiser.layer_decay != 1 or self.optimiser.patch_rate != 1:
-                raise ConfigError(
-                    f"layer_decay and patch_rate mean nothing for {backbone.name}",
-                    fix="remove them, or set backbone.name to a vision transformer (vit-s/16)",
-                )
             return self
         patch = backbone.patch
         sizes = {"view_size": self.view_size}
@@ -191,11 +201,11 @@ class Recipe(Settings):
                     fix="set backbone.neighbours=false; method.decoder_neighbours=true is for its decoder",
                 )
             kept_patches((self.view_size // patch) ** 2, self.method.mask_ratio)
-        if name == "mae" and backbone.image_size != self.view_size:
-            raise ConfigError(
-                f"mae needs positions made for its views of {self.view_size} px, not of {backbone.image_size}",
-                fix=f"set backbone.image_size={self.view_size}",
-            )
+            if backbone.image_size != self.view_size:
+                raise ConfigError(
+                    f"mae needs positions made for its views of {self.view_size} px, not of {backbone.image_size}",
+                    fix=f"set backbone.image_size={self.view_size}",
+                )
         return self
 
     @property
