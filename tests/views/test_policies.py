@@ -119,6 +119,10 @@ def test_operations_tell_what_they_break():
     size=st.integers(8, 40),
 )
 def test_any_shape_gives_finite_views_of_the_asked_size(count, channels, height, width, size):
-    views = ViewPolicy(EVERYTHING, size)(torch.ones(count, channels, height, width), rng.keys(0, range(count)))
+    x, keys = images(count, channels, height, width), rng.keys(0, range(count))
+    views = ViewPolicy(EVERYTHING, size)(x, keys)
     assert views.shape == (count, channels, size, size)
     assert torch.isfinite(views).all()
+    # Where views are only cut, each pixel is a mean of pixels of the image: none comes from beyond its edge.
+    cut = ViewPolicy(ViewSettings(geometry={"scale": (0.1, 1.0), "rotation": 1.0}), size)(2 + x.sigmoid(), keys)
+    assert ((cut > 2 - 1e-5) & (cut < 3 + 1e-5)).all()
