@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from groundswell import rng
 from groundswell.backbones import VisionTransformer, blocks
 from groundswell.backbones.blocks import Attention, Block
+from groundswell.backbones.linear import linear as by_onednn
 from groundswell.methods.distillation import per_view
 from groundswell.methods.heads import PrototypeHead
 from groundswell.objectives.dino import sinkhorn_knopp
@@ -411,29 +412,9 @@ def batch_parts(s: Setup) -> Iterator[Part]:
     yield Part(f"{len(whole)} views through {s.recipe(DINO).backbone.name} and back", ways)
 
 
-class OneDNN(torch.autograd.Function):
-    """A linear map, and its gradients, by oneDNN's own operator, which torch has for its compiler."""
-
-    @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return y
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return OneDNN.product(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        g = gradient.flatten(0, 1)
-        return OneDNN.product(gradient, weight.T), OneDNN.product(g.T, x.flatten(0, 1).T), g.sum(0)
-
-
 def linear(s: Setup) -> Iterator[Part]:
-    """The two maps of an MLP, as torch multiplies them in fp32 and by other calls."""
-    if s.precision.name != "fp32" or s.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    """The two maps of an MLP in fp32, by oneDNN's operator, by torch's own call, and as convolutions."""
+    if s.precision.name != "fp32" or s.device.type != "cpu":
         return
     block, x, _ = block_of(s)
     for module in (block.mlp.fc1, block.mlp.fc2):
@@ -445,9 +426,9 @@ def linear(s: Setup) -> Iterator[Part]:
             return y.squeeze(3).transpose(1, 2)
 
         ways = {
-            "ours": functools.partial(F.linear, given, weight, bias),
+            "ours": functools.partial(by_onednn, given, weight, bias),
+            "torch's own": functools.partial(F.linear, given, weight, bias),
             "1x1 convolution": convolved,
-            "oneDNN's operator": functools.partial(OneDNN.apply, given, weight, bias),
         }
         tokens, work = given.shape[0] * given.shape[1], 3 * 2 * given[..., 0].numel() * weight.numel() / 1e9
         what = f"a map of {weight.shape[1]} to {weight.shape[0]} numbers of {tokens} tokens, {work:.2f} GFLOP"

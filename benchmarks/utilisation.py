@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,8 +39,14 @@ def counting() -> Iterator[Callable[[], int]]:
     counts the scores again that they compute again for the backward pass, and of those on a CPU nothing. Compiled
     blocks run eagerly.
     """
-    with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
+    count = FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: of_linear})
+    with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH), count as mode:
         yield mode.get_total_flops
+
+
+def of_linear(x: torch.Size, weight: torch.Size, *_: object, out_shape: object = None, **__: object) -> int:
+    """Operations of oneDNN's linear map, by the shapes of its input and its weights."""
+    return 2 * math.prod(x) * weight[0]
 
 
 def synchronise(device: torch.device) -> None:

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from groundswell.backbones.linear import Linear, linear
 
-def scaled(linear: nn.Linear, x: Tensor, scale: Tensor | None) -> Tensor:
-    """``scale * linear(x)``, scale float [out] or None, taken into the map: mostly fewer numbers than it gives."""
-    y: Tensor = linear(x) if scale is None else F.linear(x, linear.weight * scale[:, None], linear.bias * scale)
+
+def scaled(to: Linear, x: Tensor, scale: Tensor | None) -> Tensor:
+    """``scale * to(x)``, scale float [out] or None, taken into the map: mostly fewer numbers than it gives."""
+    y: Tensor = to(x) if scale is None else linear(x, to.weight * scale[:, None], to.bias * scale)
     return y
 
 
@@ -26,8 +28,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def gather(self, x: Tensor) -> Tensor:
         """What each token takes from all, before the projection: ``[N, T, D]`` to ``[N, T, D]``."""
@@ -72,9 +74,9 @@ class Attention(nn.Module):
         if not len(others):
             return first
         owners, counts = torch.unique_consecutive(others // t, return_counts=True)
-        asked = F.linear(x.flatten(0, 1).index_select(0, others), self.qkv.weight[:d], self.qkv.bias[:d])
+        asked = linear(x.flatten(0, 1).index_select(0, others), self.qkv.weight[:d], self.qkv.bias[:d])
         q = pad_sequence(list(torch.split(asked, counts.tolist())), batch_first=True)
-        k, v = F.linear(x.index_select(0, owners), self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=2)
+        k, v = linear(x.index_select(0, owners), self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=2)
         held = torch.arange(q.shape[1], device=x.device) < counts[:, None]
         return torch.cat([first, self._take(*map(self._by_head, (q, k, v)))[held]])
 
@@ -106,8 +108,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim)
+        self.fc2 = Linear(4 * dim, dim)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         return scaled(self.fc2, F.gelu(self.fc1(x)), scale)

@@ -25,6 +25,7 @@ from torch import Generator, Tensor, nn
 from groundswell import rng
 from groundswell.backbones import VisionTransformer
 from groundswell.backbones.blocks import Block, Neighbours
+from groundswell.backbones.linear import Linear
 from groundswell.config import Settings
 from groundswell.methods.base import Method, Observed
 from groundswell.objectives.mae import mae_loss, patchify
@@ -66,13 +67,13 @@ class Decoder(nn.Module):
     def __init__(self, dim: int, grid: int, values: int, settings: MAESettings) -> None:
         super().__init__()
         width = settings.decoder_dim
-        self.embed = nn.Linear(dim, width)
+        self.embed = Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sine_positions(width, grid), persistent=False)
         self.neighbours = Neighbours(width) if settings.decoder_neighbours else None
         self.blocks = nn.ModuleList(Block(width, settings.decoder_heads) for _ in range(settings.decoder_depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.predict = nn.Linear(width, values)
+        self.predict = Linear(width, values)
 
     def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
         """Predictions ``[B, P, values]``.
