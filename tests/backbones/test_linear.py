@@ -24,7 +24,7 @@ def gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("into", "out"), [(192, 576), (768, 192), (3, 1), (1, 5)])
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 65)])
+@pytest.mark.parametrize("shape", [(), (7,), (1, 1), (4, 65)])
 def test_it_is_torchs_own_map_forward_and_back(shape: tuple[int, ...], into: int, out: int, bias: bool) -> None:
     given = [normal(*shape, into, seed=1), normal(out, into, seed=2), *([normal(out, seed=3)] if bias else [])]
     inputs = [t.requires_grad_() for t in given]
@@ -48,23 +48,25 @@ def test_inputs_that_lie_otherwise_in_memory() -> None:
 @needs_onednn
 def test_it_works_out_the_gradients_that_are_asked_for_by_its_operator() -> None:
     layer = Linear(6, 4)
-    y = layer(normal(3, 6))
+    y = layer(normal(3, 2, 6))
     assert "OneDNN" in str(y.grad_fn)
     y.sum().backward()
     assert layer.weight.grad is not None
     layer.requires_grad_(False)
-    x = normal(3, 6).requires_grad_()
+    x = normal(3, 2, 6).requires_grad_()
     layer(x).sum().backward()
-    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(3, 6))
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(3, 2, 6))
 
 
-@pytest.mark.parametrize("case", ["half", "double", "autocast", "nothing", "another torch"])
+@pytest.mark.parametrize("case", ["half", "double", "autocast", "nothing", "rows", "another torch"])
 def test_elsewhere_it_is_torchs_own(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dtype = {"half": torch.bfloat16, "double": torch.float64}.get(case, torch.float32)
     if case == "another torch":
         monkeypatch.setattr(place, "AVAILABLE", False)
     layer = Linear(6, 4).to(dtype)
-    x = normal(0 if case == "nothing" else 3, 6).to(dtype)
+    x = normal(0 if case == "nothing" else 3, 2, 6).to(dtype)
+    if case == "rows":
+        x = x.flatten(0, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=case == "autocast"):
         y = layer(x)
         assert torch.equal(y, F.linear(x, layer.weight, layer.bias))

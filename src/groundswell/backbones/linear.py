@@ -1,8 +1,9 @@
-"""A linear map that on an x86 CPU multiplies float32 by oneDNN.
+"""A linear map of tokens that on an x86 CPU multiplies float32 by oneDNN.
 
 torch gives these products to MKL, which on a Zen 4 takes up to a third longer where few numbers come out of many
-(docs/speed.md). oneDNN's operator is in torch for its compiler, and without a gradient; here it has one. Wherever it
-does not apply, and in any other precision, the map is torch's own.
+(docs/speed.md). oneDNN's operator is in torch for its compiler, and without a gradient; here it has one. In any other
+precision, and on other devices, the map is torch's own; so it is for rows ``[M, in]``, such as masked patches, of which
+there are others at every step: oneDNN keeps code for each of the last thousand shapes, about 1 MB each.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ AVAILABLE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and ha
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x W^T + b`` of float ``[..., in]`` and weights ``[out, in]``, as `F.linear`: float ``[..., out]``."""
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.ndim > 1 and x.numel() > 0
-    if not (AVAILABLE and plain) or torch.is_autocast_enabled("cpu"):
+    tokens = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.ndim == 3 and x.numel() > 0
+    if not (AVAILABLE and tokens) or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     y: Tensor = _OneDNN.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y

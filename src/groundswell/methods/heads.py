@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from groundswell import rng
 from groundswell.backbones.batch_norm import BatchNorm1d
-from groundswell.backbones.linear import Linear, linear
 
 
 class Prototypes(nn.Module):
@@ -33,7 +32,7 @@ class Prototypes(nn.Module):
         self.scale = nn.Parameter(torch.ones(count, 1), requires_grad=train_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.scale * F.normalize(self.direction, dim=1))
+        return F.linear(x, self.scale * F.normalize(self.direction, dim=1))
 
 
 class PrototypeHead(nn.Module):
@@ -70,13 +69,13 @@ class PrototypeHead(nn.Module):
         modules: list[nn.Module] = []
         for before, after in ((dim, hidden), (hidden, hidden)):
             # A bias before a normalisation would be without effect.
-            modules += [Linear(before, after, bias=not norm), *([BatchNorm1d(after)] if norm else []), nn.GELU()]
-        self.mlp = nn.Sequential(*modules, Linear(hidden, bottleneck))
-        for layer in self.mlp:
-            if isinstance(layer, Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02, generator=source)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+            modules += [nn.Linear(before, after, bias=not norm), *([BatchNorm1d(after)] if norm else []), nn.GELU()]
+        self.mlp = nn.Sequential(*modules, nn.Linear(hidden, bottleneck))
+        for linear in self.mlp:
+            if isinstance(linear, nn.Linear):
+                nn.init.trunc_normal_(linear.weight, std=0.02, generator=source)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
         self.last = Prototypes(bottleneck, prototypes, train_scale)
         bound = 1 / math.sqrt(bottleneck)
         nn.init.uniform_(self.last.direction, -bound, bound, generator=source)
