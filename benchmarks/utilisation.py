@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundswell.archive.reader import Archive
+from groundswell.backbones.linear import AVAILABLE
 from groundswell.signals import StopRequest
 from groundswell.training import loop
 from groundswell.training.building import build_session
@@ -39,7 +40,8 @@ def counting() -> Iterator[Callable[[], int]]:
     counts the scores again that they compute again for the backward pass, and of those on a CPU nothing. Compiled
     blocks run eagerly.
     """
-    count = FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: of_linear})
+    ours = {torch.ops.mkldnn._linear_pointwise: of_linear} if AVAILABLE else {}
+    count = FlopCounterMode(display=False, custom_mapping=ours)
     with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH), count as mode:
         yield mode.get_total_flops
 
