@@ -196,7 +196,7 @@ class Health:
         """
         if not math.isfinite(score.value):
             return f"{score.monitor} is {score.value}: no number, and not compared"
-        if self.best is None or score.monitor != self.best.monitor or score.value > self.best.value:
+        if self.best is None or score.beats(self.best):
             self.best = score
         before, self.fallen = self.fallen, self.best.value > 0 and score.value <= self.best.value / 2
         if before or not self.fallen:
