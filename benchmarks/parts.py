@@ -47,7 +47,7 @@ LIMIT = {"fp32": 1e-3, "bf16": 5e-2}
 IMAGE = 256  # px, of ``chunks``
 
 Way = Callable[[], list[Tensor]]
-Gather = Callable[[Attention, Tensor, Tensor], Tensor]
+Attend = Callable[[Attention, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def attention(s: Setup) -> Iterator[Part]:
     def fused() -> Tensor:
         return F.scaled_dot_product_attention(*attn.split(x)).transpose(1, 2).flatten(2)
 
-    ways = {"ours": lambda: attn.gather(x), "softmax written out": explicit, "fused kernel": fused}
+    ways = {"ours": lambda: attn.attend(x), "softmax written out": explicit, "fused kernel": fused}
     what = f"attention, {count} x {heads} heads x {tokens} tokens"
     yield Part(what, {name: s.trained(compute, [x]) for name, compute in ways.items()})
 
@@ -190,22 +190,22 @@ def last_block(s: Setup) -> Iterator[Part]:
     backbone, mask, (whole, _) = s.method(DINOV2).backbone, s.masks(), s.views(DINOV2)
 
     def of_all(attention: Attention, x: Tensor, others: Tensor) -> Tensor:
-        seen = attention.gather(x)
+        seen = attention.attend(x)
         return torch.cat([seen[:, 0], seen.flatten(0, 1).index_select(0, others)])
 
     def of_images(attention: Attention, x: Tensor, others: Tensor) -> Tensor:
         owners, owner = torch.unique_consecutive(others // x.shape[1], return_inverse=True)
-        seen = attention.gather(x.index_select(0, owners)).flatten(0, 1)
+        seen = attention.attend(x.index_select(0, owners)).flatten(0, 1)
         places = owner * x.shape[1] + others % x.shape[1]
-        return torch.cat([attention.gather_first(x), seen.index_select(0, places)])
+        return torch.cat([attention.attend_first(x), seen.index_select(0, places)])
 
     for asked in (mask, torch.zeros_like(mask)):
 
         def ours(asked: Tensor = asked) -> Tensor:
             return torch.cat(backbone.pooled_and_patches(whole, mask, patches=asked))
 
-        def attending(gather_some: Gather, ours: Callable[[], Tensor] = ours) -> Tensor:
-            with mock.patch.object(Attention, "gather_some", gather_some):
+        def attending(attend_some: Attend, ours: Callable[[], Tensor] = ours) -> Tensor:
+            with mock.patch.object(Attention, "attend_some", attend_some):
                 return ours()
 
         def every(asked: Tensor = asked) -> Tensor:

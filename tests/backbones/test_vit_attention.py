@@ -32,7 +32,7 @@ def test_weights_times_values_are_what_the_fused_kernel_gives_and_rows_sum_to_on
     with torch.no_grad():
         weights, values = attention.weights(x), attention.split(x)[2]
         by_hand = (weights @ values).transpose(1, 2).reshape(4, 21, 48)
-        torch.testing.assert_close(by_hand, attention.gather(x), rtol=0, atol=1e-5)  # float32, sums of 21 terms
+        torch.testing.assert_close(by_hand, attention.attend(x), rtol=0, atol=1e-5)  # float32, sums of 21 terms
         torch.testing.assert_close(weights.sum(-1), torch.ones(4, 3, 21), rtol=0, atol=1e-6)
         torch.testing.assert_close(attention.weights(x, first=2), weights[:, :, :2], rtol=0, atol=1e-6)
     assert weights.std() > 0.01
@@ -45,8 +45,8 @@ def test_what_some_tokens_take_is_theirs_of_all_and_so_are_gradients(others: lis
     assert isinstance(attention, Attention)
     x = torch.randn(4, 21, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
     direction = torch.randn(4 + len(others), 48, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    of_all = attention.gather(x).flatten(0, 1)[[0, 21, 42, 63, *others]]
-    found = attention.gather_some(x, torch.tensor(others, dtype=torch.int64))
+    of_all = attention.attend(x).flatten(0, 1)[[0, 21, 42, 63, *others]]
+    found = attention.attend_some(x, torch.tensor(others, dtype=torch.int64))
     torch.testing.assert_close(found, of_all, rtol=0, atol=1e-13)
     weights = [x, attention.qkv.weight, attention.qkv.bias]
     gradients = [torch.autograd.grad((y * direction).sum(), weights) for y in (of_all, found)]

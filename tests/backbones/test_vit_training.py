@@ -190,9 +190,9 @@ def test_attention_in_bfloat16_is_as_near_to_the_exact_one_as_the_fused_kernel_i
     with torch.no_grad():
         attention.qkv.weight.normal_(std=0.3, generator=source)  # logits that tell tokens apart: up to about 20
         attention.qkv.bias.zero_()
-        exact = attention.gather(x)
+        exact = attention.attend(x)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            ours = attention.gather_first(x)[:, None] if first else attention.gather(x)
+            ours = attention.attend_first(x)[:, None] if first else attention.attend(x)
             fused = F.scaled_dot_product_attention(*attention.split(x)).transpose(1, 2).flatten(2)
     shown = slice(0, 1 if first else None)
     error, its_error = ((y.float() - exact[:, shown]).abs().mean() for y in (ours, fused[:, shown]))

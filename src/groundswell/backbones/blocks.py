@@ -23,7 +23,7 @@ def scaled(to: Linear, x: Tensor, scale: Tensor | None) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention in two halves: what tokens take from all (`gather`), and the projection of that."""
+    """Multi-head self-attention in two halves: what tokens take from all (`attend`), and the projection of that."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
-    def gather(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor) -> Tensor:
         """What each token takes from all, before the projection: ``[N, T, D]`` to ``[N, T, D]``."""
         return self._take(*self.split(x))
 
@@ -44,8 +44,8 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v)
         return y.transpose(1, 2).flatten(2)
 
-    def gather_first(self, x: Tensor) -> Tensor:
-        """What `gather` gives of the first token of each image, ``[N, D]``, without the keys and values of any.
+    def attend_first(self, x: Tensor) -> Tensor:
+        """What `attend` gives of the first token of each image, ``[N, D]``, without the keys and values of any.
 
         For one query they are not worth computing: q (K x) = (q K) x, and the weighted sum of V x is V of that of x.
         What the bias of the keys adds is the same for all tokens, and softmax does not see it.
@@ -59,8 +59,8 @@ class Attention(nn.Module):
         y: Tensor = torch.einsum("nhi,hdi->nhd", weights @ x, to_v) + v_bias
         return y.flatten(1)
 
-    def gather_some(self, x: Tensor, others: Tensor) -> Tensor:
-        """What `gather` gives of the first token of each image, and of others: ``[N + M, D]``.
+    def attend_some(self, x: Tensor, others: Tensor) -> Tensor:
+        """What `attend` gives of the first token of each image, and of others: ``[N + M, D]``.
 
         Of the others the queries alone are worked out, of their images keys and values.
 
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         others : int64 [M], ascending
             Places in ``N * T``.
         """
-        first, (_, t, d) = self.gather_first(x), x.shape
+        first, (_, t, d) = self.attend_first(x), x.shape
         if not len(others):
             return first
         owners, counts = torch.unique_consecutive(others // t, return_counts=True)
@@ -165,12 +165,12 @@ class Block(nn.Module):
             return add_branch(add_branch(x, self._attend, rate, first), self._mix, rate, second)
         n, t = x.shape[:2]
         rows = torch.cat([torch.arange(0, n * t, t, device=x.device), others])
-        seen = self.attn.gather_some(self.norm1(x), others)
+        seen = self.attn.attend_some(self.norm1(x), others)
         x = add_branch(x.flatten(0, 1).index_select(0, rows), self._project, rate, first, rows // t, seen)
         return add_branch(x, self._mix, rate, second, rows // t)
 
     def _attend(self, x: Tensor) -> Tensor:
-        return self._project(self.attn.gather(self.norm1(x)))
+        return self._project(self.attn.attend(self.norm1(x)))
 
     def _project(self, seen: Tensor) -> Tensor:
         return scaled(self.attn.proj, seen, self.layer_scale1)

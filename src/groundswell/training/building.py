@@ -32,7 +32,7 @@ from groundswell.training.checkpoint import Checkpoints
 from groundswell.training.data import Feed, check_images, check_once, check_there, warn_of_gaps
 from groundswell.training.health import Health
 from groundswell.training.optimisers import build_optimiser
-from groundswell.training.parallel import give, spread
+from groundswell.training.parallel import give, parallelise
 from groundswell.training.precision import choose
 from groundswell.training.pruning import Pruner, check_rule
 from groundswell.training.recipe import Recipe, horizon
@@ -78,7 +78,7 @@ def build_session(
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sharded = recipe.parallel == "fsdp" and distributed.world_size() > 1
     spare = copy.deepcopy(method).cpu() if sharded else None
-    loss = spread(method, recipe.parallel)
+    loss = parallelise(method, recipe.parallel)
     session = Session(
         recipe=recipe,
         run=run,

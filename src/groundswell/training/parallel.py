@@ -1,4 +1,4 @@
-"""How a method is spread over processes; neither the method nor the loop knows which way.
+"""How the work of a method is shared by processes; neither the method nor the loop knows which way.
 
 ``ddp``: every process has all weights, and gradients are averaged while the backward pass runs (Li et al. 2020,
 arXiv 2006.15704). ``fsdp``: every process keeps a share of weights, gradients and moments, and transformer blocks are
@@ -32,7 +32,7 @@ ParallelName = Literal["ddp", "fsdp"]
 
 
 class Loss(nn.Module):
-    """The loss of a method as the forward pass of a module, which is what DDP and FSDP spread."""
+    """The loss of a method as the forward pass of a module, which is what DDP and FSDP wrap."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Loss(nn.Module):
         return self.method.loss(images, keys)
 
 
-def spread(method: Method, how: ParallelName) -> nn.Module:
+def parallelise(method: Method, how: ParallelName) -> nn.Module:
     """The loss of a method over the processes of the run; its parameters are changed in place by ``fsdp``."""
     loss, device = Loss(method), next(method.parameters()).device
     if distributed.world_size() == 1:
@@ -52,10 +52,10 @@ def spread(method: Method, how: ParallelName) -> nn.Module:
         with warnings.catch_warnings():  # torch 2.13 has another name for it
             warnings.simplefilter("ignore", FutureWarning)
             # Buffers are equal already: batch statistics and centres are those of all images.
-            spread_out = DistributedDataParallel(loss, broadcast_buffers=False)
+            averaging = DistributedDataParallel(loss, broadcast_buffers=False)
         if device.type == "cpu":
-            spread_out.register_comm_hook(None, lambda _, bucket: _mean_in_order(bucket))
-        return spread_out
+            averaging.register_comm_hook(None, lambda _, bucket: _mean_in_order(bucket))
+        return averaging
     loss.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for module in method.modules():
@@ -97,7 +97,7 @@ def exchanging(loss: nn.Module, last: bool) -> Iterator[None]:
 def whole(state: Any) -> Any:
     """A state (nested mappings and lists) with every tensor in one piece; all processes must ask for it.
 
-    What was spread comes to the CPU, tensor by tensor: together they may be more than a GPU holds.
+    What was sharded comes to the CPU, tensor by tensor: together they may be more than a GPU holds.
     """
     if isinstance(state, DTensor):
         return state.full_tensor().cpu()
@@ -109,7 +109,7 @@ def whole(state: Any) -> Any:
 
 
 def give(method: Method, weights: Mapping[str, Tensor]) -> None:
-    """Put whole weights into a method, spread or not, each process its share."""
+    """Put whole weights into a method, sharded or not, each process its share."""
     now = method.state_dict()
     method.load_state_dict({name: _alike(value, now.get(name)) for name, value in weights.items()})
 
@@ -120,7 +120,7 @@ def restore(method: Method, optimiser: Optimizer, weights: Mapping[str, Tensor],
     Parameters
     ----------
     method, optimiser
-        As they are now, spread or not.
+        As they are now, sharded or not.
     weights, moments
         What `whole` made of ``method.state_dict()`` and ``optimiser.state_dict()``.
     """

@@ -99,7 +99,7 @@ class Session:
     pruner: Pruner
     method: Method
     loss: nn.Module
-    """The loss of the method as a module, spread over the processes."""
+    """The loss of the method as a module, shared by the processes."""
     spare: Method | None
     """A copy of the method for the encoder, where no process has all weights of the method itself."""
     optimiser: Optimizer
