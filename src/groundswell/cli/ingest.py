@@ -88,7 +88,9 @@ def ingest(
     mask: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="A column of paths to mask images (repeat).")
     ] = None,
-    only_labelled: Annotated[bool, typer.Option(help="Leave out images that the label table does not name.")] = False,
+    only_labelled: Annotated[
+        bool, typer.Option("--only-labelled", help="Leave out images that the label table does not name.")
+    ] = False,
     boxes: Annotated[Path | None, typer.Option(metavar="FILE", help="Boxes as COCO JSON, joined by file_name.")] = None,
     bands: Annotated[
         list[str] | None,
@@ -107,8 +109,12 @@ def ingest(
             help="Channels to keep (VV,VH); those all files share by default.",
         ),
     ] = None,
-    allow_missing_channel: Annotated[bool, typer.Option(help="Keep files without one of --channels.")] = False,
-    colour_to_grey: Annotated[bool, typer.Option(help="Take the luminance of colour images.")] = False,
+    allow_missing_channel: Annotated[
+        bool, typer.Option("--allow-missing-channel", help="Keep files without one of --channels.")
+    ] = False,
+    colour_to_grey: Annotated[
+        bool, typer.Option("--colour-to-grey", help="Take the luminance of colour images.")
+    ] = False,
     far_range: Annotated[
         str | None,
         typer.Option(
