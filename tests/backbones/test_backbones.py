@@ -109,6 +109,22 @@ def test_pooled_is_the_mean_of_spatial_for_a_resnet():
     torch.testing.assert_close(features.pooled, features.spatial.mean((2, 3)))
 
 
+def test_masked_patches_are_not_pooled_unless_all_are():
+    backbone = VisionTransformer(32, 4, 2, 8, 1, image_size=32, pooling="stages").eval()
+    backbone.initialise(torch.Generator().manual_seed(0))
+    backbone.prepare(mask_token=True)
+    images = torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(3, 16, dtype=torch.bool)
+    mask[0, 4:11] = True
+    mask[1] = True
+    seen = []
+    pooled = backbone._features(images, mask, visit=lambda count, tokens: seen.append(tokens[:, 1:])).pooled
+    for image, shown in ((0, ~mask[0]), (1, mask[1]), (2, ~mask[2])):
+        parts = [seen[count][image, shown] for count in (2, 3, 4)]
+        expected = torch.cat([*(p.mean(0) for p in parts), *(p.max(0).values for p in parts)])
+        torch.testing.assert_close(pooled[image, 32:], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_stages_are_pooled_by_mean_and_by_maximum():
     settings = BackboneSettings(width=8, pooling="stages")
     backbone = build_backbone(settings, 1, seed=0).eval()

@@ -30,6 +30,15 @@ def quarters(depth: int) -> list[int]:
     return [math.ceil(depth * quarter / 4) for quarter in (2, 3, 4)]
 
 
+def _mean_and_maxima(patches: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and maxima ``[N, D]`` over the patches ``[N, T, D]`` that are seen; over all where none of an image is."""
+    if hidden is None:
+        return patches.mean(1), patches.amax(1)
+    hidden = (hidden & ~hidden.all(1, keepdim=True))[:, :, None]
+    mean = patches.masked_fill(hidden, 0).sum(1) / (~hidden).sum(1)
+    return mean, patches.masked_fill(hidden, -torch.inf).amax(1)
+
+
 class PatchEmbedding(nn.Module):
     """One linear map a patch, ``[N, C, H, W]`` to ``[N, D, H / patch, W / patch]``."""
 
@@ -58,9 +67,9 @@ class VisionTransformer(Backbone):
     pooling : "class" or "stages"
         "class": ``pooled`` is the class token, as in the papers.
         "stages" (ours): the class token, the means over the patches after the second, third and last quarter of the
-        blocks (before the final norm), and then their maxima, as of the stages of a `ResNet`. DINOv2's linear
-        evaluation has the class tokens of the last blocks and one mean (facebookresearch/dinov2 b8931f7,
-        eval/linear.py).
+        blocks (before the final norm), and then their maxima, as of the stages of a `ResNet`; of a view with masked
+        patches only over the others, which are no guesses. DINOv2's linear evaluation has the class tokens of the last
+        blocks and one mean (facebookresearch/dinov2 b8931f7, eval/linear.py).
 
     Attributes
     ----------
@@ -283,7 +292,7 @@ class VisionTransformer(Backbone):
         images : float [N, C, H, W]
             H and W are multiples of the patch.
         mask : bool [N, h w], optional
-            Patches that the network does not see.
+            Patches that the network does not see; they are pooled only where all of an image are masked.
         draws : float [N, 2 depth], uniform in [0, 1), optional
             Which branches are dropped; without them none is.
 
@@ -303,8 +312,7 @@ class VisionTransformer(Backbone):
 
         def look(count: int, tokens: Tensor) -> None:
             if self.pooling == "stages" and count in ends:
-                means[count] = tokens[:, self.prefix :].mean(1)
-                maxima[count] = tokens[:, self.prefix :].amax(1)
+                means[count], maxima[count] = _mean_and_maxima(tokens[:, self.prefix :], mask)
             if visit is not None:
                 visit(count, tokens)
 
