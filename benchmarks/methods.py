@@ -8,8 +8,8 @@ optimiser, teacher. Both sides have the same backbone, sizes, batch, precision, 
 take turns in one run, each in a process of its own (ours keeps freed memory, as a training run does). The ratio is the
 median of those of the pairs of steps, with their quartiles. Recipes lose their drop path (which would skip work in our
 step alone), take AdamW, local views where DINO has none, and of a vision transformer the class token and one head, as
-the examples do; DINOv2 has KoLeo at 0.1, and no patch is told its neighbours. Peak memory is that of the process, less
-what it had before the model was built; on a GPU, what torch has allocated.
+the examples do; DINOv2 has KoLeo at 0.1 and layer scales, no patch is told its neighbours. Peak memory is that of the
+process, less what it had before the model was built; on a GPU, what torch has allocated.
 
 With ``--shipped`` our step alone, of the recipes as they ship, in batches of their own size without ``--batch``.
 
@@ -186,7 +186,7 @@ class Theirs:
 
 
 def prepared(name: str, shipped: bool = False) -> Recipe:
-    """A recipe with AdamW and without drop path; pooling, heads, KoLeo and multi-crop as in the peers' examples.
+    """A recipe with AdamW and without drop path, and all else that the script names as in the peers' examples.
 
     With ``shipped`` as it ships.
     """
@@ -202,10 +202,11 @@ def prepared(name: str, shipped: bool = False) -> Recipe:
         if not values.get("local_views"):
             policy = values["views"]["policy"]
             local = f"{policy}-local" if f"{policy}-local" in POLICIES else policy
-            overrides += [f"local_views={{policy: {local}, geometry: {{scale: [0.1, 0.3]}}}}"]
+            local_views = {**values["views"], "policy": local, "geometry": {"scale": [0.1, 0.3]}}
+            overrides += [f"local_views={json.dumps(local_views)}"]
             overrides += ["local_view_size=32", f"local_view_count={2 if vit else 4}"]
     if values["method"]["name"] == "dinov2":
-        overrides += ["method.separate_heads=false", "method.koleo_weight=0.1"]
+        overrides += ["method.separate_heads=false", "method.koleo_weight=0.1", "method.layer_scale=0.1"]
     if values["method"]["name"] == "mae":
         overrides += ["method.decoder_neighbours=false"]
     if vit:

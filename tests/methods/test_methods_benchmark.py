@@ -50,7 +50,8 @@ def test_as_shipped_is_as_shipped_and_the_comparison_changes_what_the_page_says(
     before, after = (dict(flatten(recipe.model_dump(mode="json"))) for recipe in (shipped, prepared))
     changed = {key for key, value in after.items() if value != before.get(key)}
     allowed = {"backbone.pooling", "backbone.neighbours", "method.drop_path", "method.separate_heads"}
-    allowed |= {"method.koleo_weight", "method.decoder_neighbours", "local_view_size", "local_view_count"}
+    allowed |= {"method.koleo_weight", "method.layer_scale", "method.decoder_neighbours"}
+    allowed |= {"local_view_size", "local_view_count"}
     assert {key for key in changed if not key.startswith("local_views.")} <= allowed
     if prepared.local_views is not None:  # those of the same policy, cut smaller
         local, views = prepared.local_views, prepared.views
