@@ -191,6 +191,43 @@ def test_explained_is_zero_for_a_guess_of_nothing() -> None:
     assert float(observed.scalars["explained"]) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_without_normalisation_what_is_explained_is_beside_the_mean_of_each_patch() -> None:
+    images, keys = batch()
+    method = tiny(normalise=False)
+    images = 3.0 + images  # beside zero the same loss would seem to explain nearly all
+    mask = random_masks(rng.keys(0, keys, "mask"), 16, 0.75)[1]
+    loss, observed = method.loss(images, keys)
+    patches = images.view(3, 4, 8, 4, 8).transpose(2, 3).reshape(3, 16, 64)
+    within = patches.var(-1, correction=0)[mask].mean()
+    torch.testing.assert_close(observed.scalars["explained"], 1 - loss.detach() / within)
+
+
+@pytest.mark.parametrize("positions", ["fixed", "learned"])
+def test_the_table_of_positions_is_in_its_place(positions: str) -> None:
+    table = tiny(positions=positions).backbone.pos_embed
+    assert torch.equal(table.detach(), sine_positions(192, 4)) == (positions == "fixed")
+
+
+def test_every_image_has_a_view_of_its_own() -> None:
+    seen: list[Tensor] = []
+    method = tiny()
+    method.policy = lambda images, keys: (seen.append(keys), images)[1]
+    images, keys = batch(8)
+    method.loss(images, keys)
+    assert len(set(seen[0].tolist())) == 8
+
+
+def test_the_decoder_is_given_the_class_token_and_the_patches_and_no_register() -> None:
+    method, given = tiny(registers=3), list[Tensor]()
+    latents: list[Tensor] = []
+    method.decoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    plain = method.backbone.transform
+    method.backbone.transform = lambda *a, **k: (latents.append(plain(*a, **k)), latents[-1])[1]  # type: ignore[method-assign]
+    method.loss(*batch())
+    assert latents[0].shape[1] == 1 + 3 + 4
+    assert torch.equal(given[0], latents[0][:, [0, 4, 5, 6, 7]])
+
+
 def test_ramps_are_learnt_as_far_as_they_can_be() -> None:
     """Of a ramp of slope s a patch of 8 px has a variance of 5.25 s^2, whatever its direction; the rest is noise."""
     settings = BackboneSettings(name="vit-ti/8", depth=2, image_size=32)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundswell.methods.schedules import step_progress, warmup_cosine
+from groundswell.methods.schedules import cosine, ramp, step_progress, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,17 @@ def test_no_step_has_a_learning_rate_of_zero_and_the_mean_is_exact() -> None:
     assert min(rates) > 0
     # The midpoint rule integrates a line exactly, and a half cosine exactly by its symmetry: 1/2 of the peak.
     assert math.fsum(rates) / total == pytest.approx(0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [(-0.1, 2.0), (0.0, 2.0), (1 / 3, 1.75), (0.5, 1.5), (2 / 3, 1.25), (1.0, 1.0), (1.1, 1.0)],  # cos(pi / 3) = 1/2
+)
+def test_cosine_at_points_known_in_closed_form(progress: float, expected: float) -> None:
+    assert cosine(progress, 2.0, 1.0) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_ramp_is_straight_and_then_stays() -> None:
+    values = [ramp(progress, 0.04, 0.07, until=0.3) for progress in (-0.1, 0.0, 0.1, 0.2, 0.3, 0.9)]
+    assert values == pytest.approx([0.04, 0.04, 0.05, 0.06, 0.07, 0.07])
+    assert ramp(0.0, 0.04, 0.07, until=0.0) == 0.07

@@ -49,6 +49,15 @@ def test_an_operation_acts_on_its_share_of_the_batch_and_leaves_the_rest(operati
     assert type(operation)()(x, keys, DB) is x  # p = 0 costs nothing
 
 
+def test_each_operation_is_chosen_and_draws_by_itself():
+    keys = rng.keys(2, range(2000))
+    chosen = {type(op).__name__: torch.zeros(2000).index_fill(0, op.chosen(keys), 1).numpy() for op in ALL}
+    drawn = {f"{name}'s draw": op.draw(keys, "factor").numpy() for name, op in zip(chosen, ALL, strict=True)}
+    every = np.array([*chosen.values(), *drawn.values()])
+    correlation = np.corrcoef(every)[np.triu_indices(len(every), 1)]
+    assert np.abs(correlation).max() < 5 / np.sqrt(2000)  # of 325 pairs, 4 standard errors are to be expected
+
+
 def test_gain_shifts_db_and_multiplies_amplitude():
     gain = Gain(p=1.0, db=(-3.0, 3.0))
     db = (gain(IMAGES, KEYS, DB) - IMAGES) * 7.5
@@ -221,6 +230,8 @@ def test_erasing_fills_one_rectangle_of_the_drawn_size_with_the_mean():
     assert ((rows * columns - drawn).abs() <= 0.5 * (rows + columns) + 0.25 + 1e-6).all()
     assert erased.any(0).any(0).all()  # rectangles reach every column and every row
     assert erased.any(0).any(1).all()
+    tops, lefts = (erased.any(axis).int().argmax(1).numpy() for axis in (2, 1))
+    assert stats.spearmanr(tops, lefts).pvalue > 1e-3
 
 
 def displacements(elastic, height, width):
@@ -271,3 +282,10 @@ def test_mixup_takes_the_next_in_the_order_of_keys_whatever_the_order_of_the_bat
         np.testing.assert_allclose(y[i].numpy(), expected, atol=1e-6)
     shuffled = torch.tensor([4, 2, 0, 5, 1, 3])
     torch.testing.assert_close(mixup(IMAGES[shuffled], KEYS[shuffled], DB), y[shuffled])
+
+
+def test_mixup_changes_its_share_of_the_batch():
+    keys = rng.keys(2, range(400))
+    x = rng.normal(keys, "image", 64).view(400, 1, 8, 8)
+    changed = (Mixup(p=0.3, weight=(0.1, 0.4))(x, keys, DB) != x).flatten(1).any(1)
+    assert stats.binomtest(int(changed.sum()), 400, 0.3).pvalue > 1e-3

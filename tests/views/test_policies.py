@@ -57,6 +57,13 @@ def test_other_keys_give_other_views_and_the_global_random_state_is_left_alone()
     assert difference.min() > 0.05  # unit-variance noise: unrelated views differ by about 2 x their variance
 
 
+def test_operations_act_in_the_order_in_which_an_image_comes_about():
+    order = ["elastic", "gain", "brightness", "contrast", "gamma_curve", "inversion", "solarise"]  # the scene
+    order += ["blur", "sharpness", "notch", "speckle", "noise", "erasing"]  # the radar; its noise is not blurred
+    settings = ViewSettings(pixels="amplitude", zero=0.0, **{name: {"p": 1.0} for name in order[::-1]})
+    assert [operation.name for operation in ViewPolicy(settings, 16).operations] == order
+
+
 def test_the_plain_policy_only_cuts():
     x = images(5, height=32, width=32)
     policy = ViewPolicy(ViewSettings(geometry={"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}), 32)

@@ -133,6 +133,39 @@ def test_crops_have_the_declared_areas_and_stay_inside():
         assert (corner - torch.tensor([width, height])).max() < 1e-9
 
 
+def test_flips_and_turns_come_as_often_and_go_as_far_as_is_said_each_by_itself():
+    n, p = 4000, {"flip_azimuth": 0.3, "flip_range": 0.6, "rotation": 0.4}
+    maps = affine_maps(Geometry(**WHOLE, **p, rotation_deg=20.0), rng.keys(2, range(n)), 40, 40).numpy()
+    angle = np.degrees(np.arctan(maps[:, 1, 0] / maps[:, 0, 0]))  # both hold the sign of a flip
+    happened = {"flip_azimuth": maps[:, 1, 1] < 0, "flip_range": maps[:, 0, 0] < 0, "rotation": angle != 0}
+    for name, which in happened.items():
+        assert stats.binomtest(int(which.sum()), n, p[name]).pvalue > 1e-3, name
+    for one, other in (("flip_azimuth", "flip_range"), ("flip_azimuth", "rotation"), ("flip_range", "rotation")):
+        table = np.histogram2d(happened[one], happened[other], bins=2)[0]
+        assert stats.chi2_contingency(table).pvalue > 1e-3, (one, other)
+    assert stats.kstest(angle[happened["rotation"]], stats.uniform(-20, 40).cdf).pvalue > 1e-3
+
+
+def test_crops_lie_anywhere_along_each_axis():
+    height, width, n = 30, 50, 2000
+    maps = affine_maps(Geometry(scale=(0.1, 0.4)), rng.keys(4, range(n)), height, width).numpy()
+    places = []
+    for axis, length in ((0, width), (1, height)):
+        side = maps[:, axis, axis]
+        assert (side <= length).all()
+        places.append((maps[:, axis, 2] - side / 2) / (length - side))
+    for place in places:
+        assert stats.kstest(place, stats.uniform.cdf).pvalue > 1e-3
+    assert stats.spearmanr(*places).pvalue > 1e-3
+
+
+def test_a_side_that_would_exceed_the_image_is_cut_to_it():
+    maps = affine_maps(Geometry(scale=(1.0, 1.0), ratio=(0.5, 2.0)), rng.keys(4, range(200)), 30, 50)
+    sides = torch.stack([maps[:, 0, 0], maps[:, 1, 1]])
+    assert (sides.amax(1) == torch.tensor([50.0, 30.0], dtype=torch.float64)).all()  # each is cut in some of them
+    assert (maps[:, :, 2] >= 0.5 * sides.T - 1e-9).all()
+
+
 def test_maps_are_the_same_bits_whatever_the_batch():
     geometry = Geometry(flip_azimuth=0.5, quarter_turns=True, rotation=0.5)
     keys = rng.keys(7, range(257))
