@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import groundswell
 from groundswell import progress
 from groundswell.cli import app, verbs  # noqa: F401 - importing the verbs registers them
 from groundswell.errors import DataError, StoppedBySignal, UsageError
@@ -41,6 +42,11 @@ def test_verbs_come_in_the_way_of_the_data() -> None:
     order = ["demo", "simulate", "ingest", "stats", "inspect", "collocate", "views", "pretrain"]
     order += ["ablate", "embed", "attend", "probe", "predict", "report", "search", "list"]
     assert names() == [name for name in order if name in names()]
+
+
+def test_the_command_tells_its_version() -> None:
+    result = CliRunner().invoke(app.application, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"groundswell {groundswell.__version__}\n")
 
 
 @pytest.mark.parametrize("name", names())

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundswell import progress
+from groundswell import __version__, progress
 from groundswell.errors import GroundswellError
 
 application = typer.Typer(
@@ -115,6 +115,21 @@ def _print_error(error: GroundswellError) -> None:
         typer.echo(f"  {name:>5}: {first}", err=True)
         for line in rest:
             typer.echo(f"         {line}", err=True)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"groundswell {__version__}")
+        raise typer.Exit
+
+
+@application.callback()
+def _before_a_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
