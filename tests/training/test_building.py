@@ -1,6 +1,7 @@
 """Views know what the preprocessing makes of the pixels; a bad row is refused from the catalogue."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from groundswell.archive.reader import Archive, open_archive
 from groundswell.encoder.preprocessing import ChannelInput, PreprocessingSettings
 from groundswell.errors import ArchiveError, DataError, UsageError
 from groundswell.physics.imagette import Channel, Quantity
-from groundswell.training.building import build_views, check_fits, fitted, warn_of_doubts
+from groundswell.training.building import build_session, build_views, check_fits, fitted, warn_of_doubts
+from groundswell.training.checkpoint import Checkpoints
+from groundswell.training.run_directory import RunDirectory
 from groundswell.views import MultiCrop, ViewSettings
-from training.tiny import tiny_recipe
+from training.tiny import METHODS, tiny_recipe
 
 GAIN = {"gain": {"p": 1.0, "db": (-3.0, 3.0)}}
 NOISE = {"noise": {"p": 1.0}}
@@ -81,6 +84,39 @@ def test_smaller_views_share_the_value_of_no_signal() -> None:
     assert isinstance(made, MultiCrop)
     assert made.locals_ is not None
     assert made.locals_.scale.zero == -1.5
+
+
+def test_each_kind_of_view_has_its_own_policy_size_and_number() -> None:
+    recipe = tiny_recipe(
+        method={"name": "dino", "prototypes": 16, "head_hidden": 8, "head_bottleneck": 4},
+        views={"policy": "plain", "gain": {"p": 0.3}},
+        second_views={"policy": "plain", "gain": {"p": 0.4}},
+        local_views={"policy": "plain", "gain": {"p": 0.5}},
+        local_view_size=16,
+        local_view_count=3,
+    )
+    given = channels(Quantity.SIGMA0_DB)
+    made = build_views(recipe, given)
+    assert isinstance(made, MultiCrop)
+    assert made.locals_ is not None
+    policies = [*made.globals_, made.locals_]
+    assert [(policy.size, policy.settings.gain.p) for policy in policies] == [(32, 0.3), (32, 0.4), (16, 0.5)]
+    assert (made.n_global, made.n_local) == (2, 3)
+    alike = build_views(recipe.model_copy(update={"second_views": None}), given)
+    assert isinstance(alike, MultiCrop)
+    assert [policy.settings.gain.p for policy in alike.globals_] == [0.3, 0.3]
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("name", ["simclr", *METHODS])
+def test_the_watch_over_a_run_is_that_of_its_method(archive: Archive, tmp_path: Path, name: str) -> None:
+    run = RunDirectory(tmp_path / "run")
+    recipe = tiny_recipe(**METHODS.get(name, {}), health={"patience": 7})
+    session = build_session([archive], recipe, run, Checkpoints(run.checkpoints), 0.0)
+    expected = {"simclr": "chance_ratio", "mae": "explained"}.get(name, "teacher_uniformity")
+    assert expected in session.health.watched
+    assert session.health.watched == session.method.watched
+    assert session.health.settings.patience == 7
 
 
 def test_what_local_views_cannot_do_is_said_of_local_views() -> None:

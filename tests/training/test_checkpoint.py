@@ -125,6 +125,16 @@ def test_the_newest_and_the_best_are_kept(store: Checkpoints) -> None:
     assert len(list(store.folder.glob("*.pt"))) == 3
 
 
+def test_the_best_is_the_last_that_was_so(store: Checkpoints) -> None:
+    store.save(20, state(20), best=Score("kNN", 0.75))
+    store.save(30, state(30), best=Score("kNN", 0.9))
+    store.save(40, state(40))
+    assert store.best() == (30, ("kNN", 0.9))
+    for step in (50, 60):
+        store.save(step, state(step))
+    assert store.steps() == [30, 50, 60]
+
+
 def test_a_torn_record_of_the_best_leaves_the_best_before_it(store: Checkpoints) -> None:
     store.save(20, state(20), best=Score("kNN", 0.75))
     store.save(30, state(30), best=Score("kNN", 0.9))

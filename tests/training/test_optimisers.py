@@ -8,6 +8,7 @@ from torch import nn
 
 from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.training.optimisers import (
+    LARS,
     AdamWSettings,
     LARSSettings,
     OptimiserSettings,
@@ -115,6 +116,29 @@ def test_adamw_and_sgd_are_those_of_torch_with_our_groups(settings: OptimiserSet
     # The fused kernel orders its operations differently: equal to rounding in float64.
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-12, atol=1e-14)
+
+
+def test_lars_takes_all_its_settings_and_adapts_weights_alone() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2).double()
+    settings = LARSSettings(name="lars", lr=0.3, momentum=0.7, weight_decay=0.1, trust=0.02)
+    optimiser = build_optimiser(settings, layer)
+    reference = LARS(
+        [
+            {"params": [weight := layer.weight.detach().clone().requires_grad_()], "weight_decay": 0.1},
+            {"params": [bias := layer.bias.detach().clone().requires_grad_()], "weight_decay": 0.0, "adapt": False},
+        ],
+        *(0.3, 0.7),
+        trust=0.02,
+    )
+    for _ in range(3):
+        gradient = torch.randn(2, 3, dtype=torch.float64)
+        layer.weight.grad, weight.grad = gradient.clone(), gradient.clone()
+        layer.bias.grad, bias.grad = gradient[:, 0].clone(), gradient[:, 0].clone()
+        optimiser.step()
+        reference.step()
+    torch.testing.assert_close(layer.weight, weight, rtol=0, atol=0)
+    torch.testing.assert_close(layer.bias, bias, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("scaling", "expected"), [("none", 0.3), ("linear", 0.3 * 4096 / 256), ("sqrt", 0.3 * 64)])
