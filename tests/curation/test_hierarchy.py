@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from groundswell.curation import hierarchy as module
 from groundswell.curation.hierarchy import Hierarchy, hierarchy, quotas, ranks, shared_out
 from groundswell.curation.kmeans import Clustering, Points
 from groundswell.errors import UsageError
@@ -35,6 +37,7 @@ def test_who_gets_what_is_left_over_is_drawn_by_seed() -> None:
     drawn = {tuple(shared_out(np.full(10, 5), 3, seed)) for seed in range(30)}
     assert len(drawn) > 20
     assert tuple(shared_out(np.full(10, 5), 3, 7)) == tuple(shared_out(np.full(10, 5), 3, 7))
+    assert len({tuple(shared_out(np.full(10, 5), 3, 7, 1, cluster)) for cluster in range(30)}) > 20
     with pytest.raises(UsageError, match="51 cannot be drawn from 50"):
         shared_out(np.full(10, 5), 51, 0)
 
@@ -99,6 +102,51 @@ def test_leaves_found_on_a_sample_take_in_every_point() -> None:
         tree.leaves.labels, ((x[:, None].astype(np.float64) - centroids[None]) ** 2).sum(2).argmin(1)
     )
     assert tree.sizes(1).sum() == 2000
+
+
+def blobs(*centres: float, each: int = 200) -> NDArray[np.float32]:
+    """float32 ``[len(centres) * each, 2]``: narrow blobs one after the other."""
+    noise = np.random.default_rng(0).normal(size=(len(centres) * each, 2))
+    return (np.repeat(np.array(centres), each)[:, None] + 0.1 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize(("sample", "resamples"), [(100, 0), (None, 2), (100, 2)])
+def test_leaves_are_found_on_points_drawn_evenly_of_the_rows_alone(sample: int | None, resamples: int) -> None:
+    """The first blob is none of the rows; of the other two, one after the other, each gets a leaf."""
+    x = blobs(500.0, 0.0, 10.0)
+    tree = hierarchy(Points(x, rows=np.arange(200, 600)), (2,), 0, sample=sample, resamples=resamples)
+    assert sorted(tree.leaves.centroids[:, 0].round().tolist()) == [0.0, 10.0]
+    assert sorted(tree.leaves.sizes.tolist()) == [200, 200]
+
+
+def test_every_level_is_clustered_again_on_half_a_mean_cluster_around_each_centroid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[Points, int, int, int]] = []
+    plain = module.kmeans
+
+    def spied(points: Points, count: int, seed: int, *, iterations: int, device: str) -> Clustering:
+        calls.append((points, count, seed, iterations))
+        return plain(points, count, seed, iterations=iterations, device=device)
+
+    monkeypatch.setattr(module, "kmeans", spied)
+    x = np.random.default_rng(1).normal(size=(900, 4)).astype(np.float32)
+    hierarchy(Points(x, unit=True), (30, 5), 7, resamples=2, iterations=4)
+    assert [count for _, count, _, _ in calls] == [30] * 3 + [5] * 3
+    assert {iterations for _, _, _, iterations in calls} == {4}
+    assert len({seed for _, _, seed, _ in calls}) == 6
+    assert all(points.unit for points, _, _, _ in calls)
+    # Of 900 in 30 the 15 nearest to each centroid, of 30 in 5 the 3: as many, where every cluster has them.
+    sizes = [len(points) for points, _, _, _ in calls]
+    assert (sizes[0], sizes[3]) == (900, 30)
+    first = plain(Points(x, unit=True), 30, calls[0][2], iterations=4)
+    assert sizes[1] == np.minimum(first.sizes, 15).sum()
+    near = calls[1][0].rows
+    assert near is not None
+    for leaf in range(30):
+        own = np.flatnonzero(first.labels == leaf)
+        expected = own[np.argsort(first.distances[own], kind="stable")[:15]]
+        assert set(near[np.isin(near, own)].tolist()) == set(expected.tolist())
 
 
 def test_ranks_count_within_clusters() -> None:

@@ -128,6 +128,27 @@ def test_a_cluster_that_nothing_is_near_starts_anew_at_the_farthest_point() -> N
     assert sorted(found.centroids[:, 0].tolist()) == pytest.approx([0.1, 5.0, 9.0])
 
 
+def test_a_cluster_of_one_is_not_emptied_to_fill_another() -> None:
+    """9 lies farthest from its centroid, and is alone there: one of the three near 0.1 moves to the empty cluster."""
+    x = np.array([[0.0], [0.1], [0.2], [9.0]], dtype=np.float32)
+    found = kmeans(Points(x), 3, 0, init=torch.tensor([[0.1], [8.0], [100.0]]), iterations=1, tolerance=0)
+    assert sorted(found.sizes.tolist()) == [1, 1, 2]
+    assert found.centroids[1, 0] == 9.0
+
+
+def test_it_stops_after_the_first_move_that_lowers_the_inertia_by_less_than_the_tolerance() -> None:
+    x = blobs(overlap=3.0)
+    start = torch.from_numpy(x[:12].copy())
+    series = [kmeans(Points(x), 12, 0, init=start, iterations=i, tolerance=0).inertia for i in range(12)]
+    gains = [(before - after) / before for before, after in itertools.pairwise(series)]
+    for tolerance in (0.05, 0.01, 0.003):
+        passes: list[int] = []
+        points = Points(x, heed=lambda passes=passes: passes.append(1))  # a block is a pass here
+        found = kmeans(points, 12, 0, init=start, tolerance=tolerance)
+        moves = next(i for i, gain in enumerate(gains, start=1) if gain < tolerance)
+        assert (len(passes), found.inertia) == (moves + 1, series[moves])
+
+
 def test_fewer_distinct_vectors_than_clusters_are_said_and_not_split(caplog: pytest.LogCaptureFixture) -> None:
     x = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
     found = kmeans(Points(x), 8, 0)
