@@ -14,8 +14,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import Archive, open_archive
 from groundswell.backbones import BackboneSettings, VisionTransformer
-from groundswell.encoder.encoder import Encoder
+from groundswell.encoder.attention import look
+from groundswell.encoder.encoder import Encoder, random_encoder
 from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.errors import UsageError
 from groundswell.evaluation import truths
 from groundswell.evaluation.attention import best_head, detection, halves, magnitude, score_attention
 from groundswell.evaluation.truths import patch_counts, read_truths
@@ -189,6 +191,55 @@ def test_a_map_that_knows_reaches_the_best_of_the_grid_and_beats_its_controls(ar
     assert against["spot", "attention, best head", "pixel magnitude"]["value"] == 0.0
     assert fresh["images"] == 11
     assert fresh["groups"] == 6
+
+
+def test_every_score_is_the_mean_over_images_of_its_own_network(archive: Archive) -> None:
+    encoder, seeds = encoder_of(archive, looks_at_bright_patches()), (3, 5, 6)
+    found = score_attention(encoder, archive, block=0, seeds=seeds, draws=200, seed=2)
+    assert found is not None
+    values = {(r["truth"], r["detector"], r["metric"]): r["value"] for r in found.scores}
+    against = {(r["truth"], r["detector"], r["control"], r["metric"]): r["value"] for r in found.differences}
+    for truth in read_truths(archive, SIZE):
+        inside, outside = patch_counts(truth.masks, (4, 4))
+        codes = np.unique(truth.rows // 2, return_inverse=True)[1]  # two images a group
+
+        def judged(network: Encoder, kind: str, truth: Any = truth, codes: Any = codes) -> Any:
+            """[AUROC, average precision] of a network, in the mean over images."""
+            (seen,) = look(network, archive, truth.rows, 0, batch_size=99)
+            assert seen.weights is not None
+            heads = [seen.weights.mean(axis=1)] if kind == "mean of heads" else list(seen.weights.swapaxes(0, 1))
+            parts = list(zip(*patch_counts(truth.masks, (4, 4)), strict=True))
+            each = np.array([[detection(m, *part) for m, part in zip(head, parts, strict=True)] for head in heads])
+            scores = each.swapaxes(0, 1)
+            return (scores[:, 0] if kind == "mean of heads" else best_head(scores, codes, 2)[0]).mean(axis=0)
+
+        for kind in ("mean of heads", "best head"):
+            model = judged(encoder, kind)
+            fresh = np.array([judged(random_encoder(encoder, s), kind) for s in seeds])
+            assert len({round(float(area), 4) for area in fresh[:, 0]}) == 3
+            expected = {
+                f"attention, {kind}": model,
+                f"random weights, {kind}": fresh.mean(axis=0),
+                f"random weights (best seed), {kind}": fresh[fresh[:, 0].argmax()],
+            }
+            for i, metric in enumerate(("auroc", "ap")):
+                for name, value in expected.items():
+                    assert values[truth.name, name, metric] == pytest.approx(value[i], abs=1e-9), (truth.name, name)
+                    if name != f"attention, {kind}":
+                        difference = against[truth.name, f"attention, {kind}", name, metric]
+                        assert difference == pytest.approx(model[i] - value[i], abs=1e-9)
+        share = inside / np.maximum(inside + outside, 1)
+        best = np.mean([detection(*part)[0] for part in zip(share, inside, outside, strict=True)])
+        assert values[truth.name, "best of this grid", "auroc"] == pytest.approx(best, abs=1e-12)
+
+
+def test_only_so_many_images_are_scored_and_the_control_needs_a_seed(archive: Archive) -> None:
+    encoder = encoder_of(archive, looks_at_bright_patches())
+    found = score_attention(encoder, archive, most=5, seeds=(0,), draws=200)
+    assert found is not None
+    assert {row["images"] for row in [*found.scores, *found.differences]} == {5}
+    with pytest.raises(UsageError, match="at least one seed"):
+        score_attention(encoder, archive, seeds=())
 
 
 def test_one_group_is_left_out_by_name(archive: Archive) -> None:
