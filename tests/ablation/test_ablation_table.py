@@ -84,6 +84,32 @@ def test_failed_runs_are_counted_and_one_seed_has_no_interval(table: pd.DataFram
     assert pd.isna(bad["favours"])
 
 
+def test_failures_are_those_of_the_cell_itself(table: pd.DataFrame) -> None:
+    assert {name: row(table, name)["failed"] for name in ("base", "new", "bad", "statistics")} == {
+        "base": 0,
+        "new": 0,
+        "bad": 2,
+        "statistics": 0,
+    }
+
+
+def test_a_bias_favours_nobody_and_markdown_shows_the_metric_of_each_target_alone(grid: Grid) -> None:
+    def biased(cell: str, seed: int, value: float) -> dict[str, Any]:
+        both = record(cell, seed, 0.5 + value / 10)
+        (shown,) = both["scores"]
+        return both | {"scores": [shown, {**shown, "metric": "bias", "headline": False, "value": value}]}
+
+    runs = [biased("base", s, 0.1 + s / 100) for s in range(3)] + [biased("new", s, 0.9 + s / 100) for s in range(3)]
+    table = summarise(grid, runs, [record("statistics", None, 0.4)])
+    assert row(table, "new", "bias")["difference_low"] > 0
+    assert pd.isna(row(table, "new", "bias")["favours"])
+    assert row(table, "new")["favours"] == "cell"
+    text = markdown(table)
+    assert text.count("###") == 1
+    assert "bias" not in text
+    assert [line.split(" | ")[0] for line in text.splitlines()[4:]] == ["| base", "| bad", "| new", "| *statistics*"]
+
+
 def test_controls_stand_beside_the_base_seed_by_seed(table: pd.DataFrame) -> None:
     statistics, fresh = row(table, "statistics"), row(table, "random weights")
     assert statistics["kind"] == fresh["kind"] == "control"

@@ -12,6 +12,7 @@ from groundswell.backbones import BackboneSettings, build_backbone
 from groundswell.encoder.attention import fitted, look, patch_colours
 from groundswell.encoder.encoder import Encoder
 from groundswell.encoder.preprocessing import PreprocessingSettings
+from groundswell.errors import ModelError
 
 
 def vit(archive: Archive) -> Encoder:
@@ -86,6 +87,26 @@ def test_colours_are_the_first_three_directions_and_alike_vectors_have_one_colou
         assert abs(found) > 0.9  # 60 draws: the sample's own directions are close to the true ones
     again, _ = patch_colours(np.concatenate([tokens, tokens[:1]]))
     assert np.array_equal(again[2], again[0])
+
+
+def test_one_vector_far_from_all_others_does_not_take_their_colours() -> None:
+    """Colours run between the 1st and the 99th percentile: of 400 numbers from 0 to 1, one of which is 1000."""
+    line = np.linspace(0, 1, 400)
+    line[-1] = 1000.0
+    direction = np.array([0.6, 0.8])
+    tokens = (line[:, None] * direction).reshape(1, 20, 20, 2).transpose(0, 3, 1, 2).astype(np.float32)
+    first = patch_colours(tokens)[0][0, :, :, 0].ravel()
+    first = first if first[-1] == 1 else 1 - first  # a component has no sign
+    expected = np.clip((line - np.percentile(line, 1)) / np.diff(np.percentile(line, [1, 99])), 0, 1)
+    np.testing.assert_allclose(first, expected, atol=2e-3)  # float32 tokens up to 1000: 6e-5
+
+
+def test_vectors_of_a_run_that_diverged_are_named(archive: Archive) -> None:
+    encoder = vit(archive)
+    with torch.no_grad():
+        next(encoder.backbone.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        list(look(encoder, archive, [0]))
 
 
 def test_vectors_that_are_all_alike_have_a_colour_too() -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from groundswell.archive.ingest import ingest
 from groundswell.archive.reader import Archive, open_archive
-from groundswell.backbones import BackboneSettings, VisionTransformer
+from groundswell.backbones import BackboneSettings, VisionTransformer, build_backbone
 from groundswell.encoder.attention import look
 from groundswell.encoder.encoder import Encoder, random_encoder
 from groundswell.encoder.preprocessing import PreprocessingSettings
@@ -116,6 +116,43 @@ def test_truths_are_cut_and_padded_as_the_encoder_cuts_images(archive: Archive) 
     assert (padded.masks[:, 4:36, 4:36] != 255).all()
 
 
+class TwoBands(Spots):
+    """A second band, which has no valid pixel where image 1 has its spot, nor in the last row of any image."""
+
+    channels = (Channel("VV", Quantity.ROUGHNESS_DB), Channel("VH", Quantity.ROUGHNESS_DB))
+    mask_names: tuple[str, ...] = ("zebra", "antelope")
+
+    def _one(self, index: int) -> Imagette:
+        whole = Spots()._one(index)
+        second = whole.pixels[0].copy()
+        second[-1] = np.nan
+        if index == 1:
+            second[whole.masks["spot"] == 1] = np.nan
+        masks = {"zebra": whole.masks["spot"], "antelope": whole.masks["spot"]}
+        return Imagette(np.stack([whole.pixels[0], second]), self.channels, whole.metadata, masks=masks)
+
+
+def test_a_pixel_is_known_where_every_band_has_it_and_truths_come_in_the_order_of_the_archive(tmp_path: Path) -> None:
+    ingest(TwoBands(), tmp_path / "bands")
+    bands = open_archive(tmp_path / "bands")
+    found = read_truths(bands, SIZE)
+    assert [truth.name for truth in found] == ["zebra", "antelope"]
+    assert found[0].rows.tolist() == list(range(2, 12))  # the first has no spot in one band, the second in the other
+    assert (found[0].masks[:, -1] == 255).all()
+    settings = BackboneSettings(name="vit-ti/8", image_size=SIZE, depth=1)
+    preprocessing = PreprocessingSettings().resolve(bands.channels, SIZE, SIZE)
+    backbone = build_backbone(settings, 2, 0)
+    (seen,) = look(Encoder(backbone, preprocessing, "two", settings), bands, [1, 2])
+    assert not seen.known[:, -1].any()
+    assert seen.known[1, :-1].all()
+    assert (~seen.known[0, :-1]).sum() == 64
+
+
+def test_truths_are_thinned_to_rows_evenly_apart(archive: Archive) -> None:
+    spot = {truth.name: truth for truth in read_truths(archive, SIZE, most=4)}["spot"]
+    assert spot.rows.tolist() == [1, 4, 8, 11]  # of 11 the places 0, 3 1/3, 6 2/3 and 10, to the nearest
+
+
 def test_truths_are_read_a_few_images_at_a_time_and_only_so_many_are_kept(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +196,29 @@ def test_magnitude_is_the_distance_from_the_median_where_pixels_are_known() -> N
     known[0, 8:, :8] = False
     known[1] = False
     assert magnitude(images, known, (2, 2)).tolist() == [[[0, 4], [0, 0]], [[0, 0], [0, 0]]]
+
+
+def test_magnitude_takes_the_median_of_each_channel() -> None:
+    images = np.zeros((1, 2, 16, 16), np.float32)
+    images[0, 1] = 100.0
+    images[0, 1, :8, 8:] = 106.0
+    assert magnitude(images, np.ones((1, 16, 16), bool), (2, 2)).tolist() == [[[0, 3], [0, 0]]]
+
+
+def test_halves_are_drawn_by_seed_and_heads_by_auroc() -> None:
+    codes = np.arange(40)
+    drawn = {tuple(halves(codes, seed)) for seed in range(5)}
+    assert len(drawn) == 5
+    assert {sum(half) for half in drawn} == {20}
+    scores = np.zeros((40, 2, 2))
+    scores[:, 0, 0] = 0.9  # the head of the larger area
+    scores[:, 1, 1] = 0.9  # that of the larger precision
+    assert best_head(scores, codes)[1] == [0, 0]
+    for seed in range(3):
+        first = halves(codes, seed)
+        telling = np.zeros((40, 2, 2))
+        telling[first, 0] = telling[~first, 1] = 1.0
+        assert best_head(telling, codes, seed)[0].max() == 0
 
 
 def test_the_best_head_is_chosen_on_the_other_half() -> None:
