@@ -277,8 +277,8 @@ def start_from(session: Session, encoder: Encoder, model: str | Path) -> None:
     """Take the backbone's weights from a model, and what it was trained on into the card of the run's own."""
     if encoder.preprocessing.hash != session.preprocessing.hash:
         log.warning("the preprocessing is not that of %s: its features will have to adapt", model)
-    unspread = session.spare or session.method
-    unspread.start_from(encoder.backbone.state_dict())
+    method = session.spare or session.method
+    method.start_from(encoder.backbone.state_dict())
     if session.spare is not None:
         give(session.method, session.spare.state_dict())
     session.parent = Parent(encoder.id, read_data(model))
