@@ -260,15 +260,14 @@ def test_every_score_is_the_mean_over_images_of_its_own_network(archive: Archive
     values = {(r["truth"], r["detector"], r["metric"]): r["value"] for r in found.scores}
     against = {(r["truth"], r["detector"], r["control"], r["metric"]): r["value"] for r in found.differences}
     for truth in read_truths(archive, SIZE):
-        inside, outside = patch_counts(truth.masks, (4, 4))
+        parts = list(zip(*patch_counts(truth.masks, (4, 4)), strict=True))  # inside and outside of each image
         codes = np.unique(truth.rows // 2, return_inverse=True)[1]  # two images a group
 
-        def judged(network: Encoder, kind: str, truth: Any = truth, codes: Any = codes) -> Any:
+        def judged(network: Encoder, kind: str, truth: Any = truth, parts: Any = parts, codes: Any = codes) -> Any:
             """[AUROC, average precision] of a network, in the mean over images."""
             (seen,) = look(network, archive, truth.rows, 0, batch_size=99)
             assert seen.weights is not None
             heads = [seen.weights.mean(axis=1)] if kind == "mean of heads" else list(seen.weights.swapaxes(0, 1))
-            parts = list(zip(*patch_counts(truth.masks, (4, 4)), strict=True))
             each = np.array([[detection(m, *part) for m, part in zip(head, parts, strict=True)] for head in heads])
             scores = each.swapaxes(0, 1)
             return (scores[:, 0] if kind == "mean of heads" else best_head(scores, codes, 2)[0]).mean(axis=0)
@@ -288,8 +287,9 @@ def test_every_score_is_the_mean_over_images_of_its_own_network(archive: Archive
                     if name != f"attention, {kind}":
                         difference = against[truth.name, f"attention, {kind}", name, metric]
                         assert difference == pytest.approx(model[i] - value[i], abs=1e-9)
-        share = inside / np.maximum(inside + outside, 1)
-        best = np.mean([detection(*part)[0] for part in zip(share, inside, outside, strict=True)])
+        best = np.mean(
+            [detection(inside / np.maximum(inside + outside, 1), inside, outside)[0] for inside, outside in parts]
+        )
         assert values[truth.name, "best of this grid", "auroc"] == pytest.approx(best, abs=1e-12)
 
 

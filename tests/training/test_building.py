@@ -1,4 +1,4 @@
-"""Views know what the preprocessing makes of the pixels; a bad row is refused from the catalogue."""
+"""Views know what the preprocessing makes of the pixels, the watch is the method's; a bad row is refused at once."""
 
 import logging
 from pathlib import Path

@@ -25,10 +25,19 @@ def fresh(archive: Archive, recipe: Recipe, output: Path) -> Session:
     return build_session([archive], recipe, run, Checkpoints(run.checkpoints), time.monotonic())
 
 
+def resumed(archive: Archive, recipe: Recipe, output: Path) -> Session:
+    """The session of a next life, from the newest checkpoint."""
+    session = fresh(archive, recipe, output)
+    found = session.checkpoints.newest()
+    assert found is not None
+    session.restore(*found)
+    return session
+
+
 def lived(session: Session, archive: Archive) -> None:
     """A past that no default equals."""
     images, rows = session.feed.batch(0, 0)
-    loss, _ = session.loss(images, torch.from_numpy(np.asarray(rows)))
+    loss, _ = session.loss(images, rows)
     loss.backward()
     session.optimiser.step()
     session.at = Position(step=5, epoch=2, index=1)
@@ -70,10 +79,7 @@ def test_all_comes_back(archive: Archive, tmp_path: Path, name: str) -> None:
         before.save(best=Score("kNN", 0.75))
         expected = torch.rand(3)
         torch.manual_seed(0)
-        after = fresh(archive, recipe, tmp_path / "run")
-        found = after.checkpoints.newest()
-        assert found is not None
-        after.restore(*found)
+        after = resumed(archive, recipe, tmp_path / "run")
         assert torch.equal(torch.rand(3), expected)
     assert after.at == Position(step=5, epoch=2, index=1)
     assert 1000.0 <= after.elapsed < 1000.0 + 600.0
@@ -98,10 +104,7 @@ def test_what_was_vouched_for_is_known_again(archive: Archive, tmp_path: Path) -
     before.vouch()
     before.at.step = 6
     before.save()
-    after = fresh(archive, tiny_recipe(), tmp_path / "run")
-    found = after.checkpoints.newest()
-    assert found is not None
-    after.restore(*found)
+    after = resumed(archive, tiny_recipe(), tmp_path / "run")
     assert (after.saved, after.good, after.last_good) == (6, 5, "step-00000005.pt")
 
 
@@ -112,8 +115,5 @@ def test_a_resumed_run_writes_the_model_that_a_kill_kept_from_being_written(arch
         patch.setattr(Session, "save_model", lambda self: None)  # killed between checkpoint and model
         before.save()
     assert not before.run.model.exists()
-    after = fresh(archive, tiny_recipe(), tmp_path / "run")
-    found = after.checkpoints.newest()
-    assert found is not None
-    after.restore(*found)
+    after = resumed(archive, tiny_recipe(), tmp_path / "run")
     assert (after.run.model / "model.safetensors").exists()
